@@ -1,1 +1,3 @@
-fn main(){}
+//! The executable: everything is in the library.
+
+fn main() {}

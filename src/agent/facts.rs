@@ -1,0 +1,57 @@
+//! What a node says about itself: inventory for preflight and plan.
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::AbsPath;
+
+/// Facts about a node. Absent values could not be found out there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// `uname -n`.
+    pub hostname: String,
+    /// The interface that owns the node's address.
+    pub interface: Option<String>,
+    /// GPUs in `nvidia-smi` order.
+    pub gpus: Vec<Gpu>,
+    /// NVIDIA driver version.
+    pub driver: Option<String>,
+    /// Whether the NVIDIA container toolkit's hook is installed.
+    pub toolkit: bool,
+    /// The container runtime that answers.
+    pub runtime: Option<Runtime>,
+    /// Free space, in the order of the paths asked for; the runtime's own directory last.
+    pub space: Vec<Space>,
+    /// Milliseconds since 1970 on the node's clock.
+    pub clock_ms: i64,
+}
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Product name, e.g. `Tesla T4`.
+    pub name: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Compute capability, e.g. `7.5`.
+    pub compute_capability: String,
+}
+
+/// A container runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// Its command: `docker`, `podman` or `nerdctl`.
+    pub command: String,
+    /// The server's version.
+    pub version: String,
+}
+
+/// Free space of the filesystem that holds a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// The path asked for.
+    pub path: AbsPath,
+    /// Device number, to tell filesystems apart.
+    pub device: u64,
+    /// Bytes.
+    pub free: u64,
+}

@@ -1,0 +1,216 @@
+//! What origin and agent say to each other over the control channel: one JSON value a line.
+//! Calls are answered in any order, matched by `id`; events come unasked.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::Facts;
+use crate::digest::Sha256;
+use crate::path::AbsPath;
+
+/// Origin to agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// Chosen by the origin, repeated in the answer.
+    pub id: u64,
+    /// What to do.
+    pub request: Request,
+}
+
+/// Agent to origin.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// The end of a call.
+    Answer {
+        /// The call's id.
+        id: u64,
+        /// What came of it.
+        answer: Answer,
+    },
+    /// Something that the origin should know now.
+    Event(Event),
+}
+
+/// What an agent can be asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Facts about the node, seen from the address that hosts.txt gives it.
+    Facts {
+        /// The node's own address.
+        address: IpAddr,
+        /// Directories whose filesystems matter.
+        paths: Vec<AbsPath>,
+    },
+    /// Runs a command to its end.
+    Exec {
+        /// Program and arguments; no shell.
+        argv: Vec<String>,
+        /// Given to it on standard input.
+        stdin: String,
+        /// Seconds after which it is killed.
+        timeout: u64,
+    },
+    /// Runs a command and sends its output lines as [`Event::Line`] until it ends.
+    Follow {
+        /// Program and arguments; no shell.
+        argv: Vec<String>,
+    },
+    /// Opens the node's store for a bundle and takes its lock.
+    Open {
+        /// The exact bytes of `bundle.json`.
+        manifest: String,
+    },
+    /// Which chunks of the opened bundle are missing here.
+    Inventory,
+    /// Opens the data port (0: any free one) with a fresh TLS identity.
+    Listen {
+        /// TCP port.
+        port: u16,
+    },
+    /// Begins a round: accept the stream from one of these peers, pass it on to `next`.
+    Join {
+        /// Certificates that may feed this node.
+        feeders: Vec<Fingerprint>,
+        /// The next node of the chain.
+        next: Option<Hop>,
+    },
+    /// Changes the next node from the next chunk on.
+    Relink {
+        /// The next node of the chain.
+        next: Option<Hop>,
+    },
+    /// Ends the round here: connections are dropped, received chunks are finished.
+    Leave,
+    /// Proves that every file is complete and intact, and makes it durable, still unpublished.
+    Seal,
+    /// Renames the sealed content into place; the old one is kept as the previous generation.
+    Publish,
+    /// Feeds the images of the opened bundle to the container runtime, unless it has them.
+    LoadImages,
+    /// What is installed under a bundle's name.
+    Installed {
+        /// The bundle's name.
+        name: String,
+    },
+    /// Goes back to the previous generation.
+    Rollback {
+        /// The bundle's name.
+        name: String,
+    },
+    /// Removes the previous generation and unfinished staging.
+    Prune {
+        /// The bundle's name.
+        name: String,
+    },
+}
+
+/// What came of a call.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// Done; nothing to say.
+    Done,
+    /// To [`Request::Facts`].
+    Facts(Facts),
+    /// To [`Request::Exec`] and, with empty output, [`Request::Follow`].
+    Exited(Exited),
+    /// To [`Request::Open`].
+    Opened {
+        /// All content is already published and unchanged since: nothing to send.
+        in_place: bool,
+    },
+    /// To [`Request::Inventory`].
+    Missing {
+        /// Half-open ranges of chunk indices, ascending.
+        chunks: Vec<(u32, u32)>,
+    },
+    /// To [`Request::Listen`].
+    Listening {
+        /// The port that is open.
+        port: u16,
+        /// SHA-256 of the certificate that the data port shows.
+        fingerprint: Fingerprint,
+    },
+    /// To [`Request::LoadImages`]: how many were loaded, the others being there already.
+    Loaded {
+        /// Images that had to be loaded.
+        loaded: u32,
+    },
+    /// To [`Request::Installed`]: the manifest's exact bytes, when something is.
+    Installed {
+        /// The bytes of the `bundle.json` that is installed.
+        manifest: Option<String>,
+    },
+    /// It failed; the parts of an [`crate::error::Error`].
+    Failed {
+        /// Exit code of the error.
+        code: u8,
+        /// Its sentence.
+        message: String,
+    },
+}
+
+/// What an agent reports unasked.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// Totals since [`Request::Join`], about twice a second while data flows.
+    Progress {
+        /// Chunks that are stored and checked.
+        stored_chunks: u32,
+        /// Bytes that came in.
+        received: u64,
+        /// Bytes that were passed on.
+        forwarded: u64,
+    },
+    /// The end of the round was received and everything before it is stored.
+    RoundDone,
+    /// The next node cannot be reached, closed the connection, or takes nothing.
+    NextFailed {
+        /// Which one: its data address.
+        next: SocketAddr,
+        /// Why, as a sentence.
+        message: String,
+    },
+    /// The feeder is gone before the end of the round; the agent waits for another.
+    FeederLost {
+        /// Why, as a sentence.
+        message: String,
+    },
+    /// This node cannot go on in this round, e.g. its disk is full.
+    Broken {
+        /// Exit code of the error.
+        code: u8,
+        /// Its sentence.
+        message: String,
+    },
+    /// A line of output of a followed command.
+    Line {
+        /// The call's id.
+        id: u64,
+        /// Without the newline.
+        text: String,
+    },
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// Exit status; 128 + N after signal N.
+    pub status: i32,
+    /// Standard output, invalid UTF-8 replaced.
+    pub stdout: String,
+    /// Standard error, invalid UTF-8 replaced.
+    pub stderr: String,
+}
+
+/// A data port to connect to, and who must answer there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its certificate.
+    pub fingerprint: Fingerprint,
+}
+
+/// SHA-256 of a TLS certificate in DER form.
+pub type Fingerprint = Sha256;

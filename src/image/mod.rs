@@ -1,0 +1,1 @@
+//! Container images: where they come from, and the one archive form that every runtime loads.

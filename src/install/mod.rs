@@ -1,0 +1,1 @@
+//! From a bundle to every node: preflight, rounds of distribution, publishing.

@@ -1,0 +1,1 @@
+//! From a spec to a bundle: sources, the ordered pipeline, resume.

@@ -1,0 +1,1 @@
+//! SSH: hosts.txt, host keys, authentication and command channels.

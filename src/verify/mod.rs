@@ -1,0 +1,1 @@
+//! Proving that a bundle is intact, and unpacking it without a cluster.
