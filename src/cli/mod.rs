@@ -1,1 +1,81 @@
 //! The command line: a file per verb with its `Args` and `run`. Nothing else prints.
+//!
+//! Results go to standard output, everything else (progress, advice, errors) to standard error.
+//! Exit codes are those of [`Error::exit_code`]; a wrong command line is 2.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+mod inspect;
+mod locate;
+pub mod output;
+pub mod progress;
+
+/// Carries a large language model and the image that serves it across an air gap, and brings
+/// them up as one cluster on the other side.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Say what a bundle holds.
+    Inspect(inspect::Args),
+}
+
+/// Parses the command line, runs the verb, and turns its error into a sentence and an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Inspect(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The code of the library's error in the chain, or 1.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Error>())
+        .map_or(1, Error::exit_code)
+}
+
+/// `bundle inspect | head` is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_survive_context() {
+        let error = anyhow::Error::new(Error::Damaged("x".into())).context("while reading y");
+        assert_eq!(exit_code(&error), 10);
+        assert_eq!(exit_code(&anyhow::anyhow!("no idea")), 1);
+    }
+}
