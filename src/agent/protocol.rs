@@ -56,6 +56,17 @@ pub enum Request {
         /// Program and arguments; no shell.
         argv: Vec<String>,
     },
+    /// Sends an HTTP request from this node: the API may be reachable from the nodes only.
+    Http {
+        /// `http://10.0.0.11:8000/health`.
+        url: String,
+        /// A JSON body makes it a POST.
+        body: Option<String>,
+        /// Seconds for the whole exchange.
+        timeout: u64,
+    },
+    /// Names of the bundles that are installed here.
+    Bundles,
     /// Opens the node's store for a bundle and takes its lock.
     Open {
         /// The exact bytes of `bundle.json`.
@@ -114,6 +125,18 @@ pub enum Answer {
     Facts(Facts),
     /// To [`Request::Exec`] and, with empty output, [`Request::Follow`].
     Exited(Exited),
+    /// To [`Request::Http`]; no connection is a failure, any status is an answer.
+    Http {
+        /// Status code.
+        status: u16,
+        /// At most 1 MiB of it, invalid UTF-8 replaced.
+        body: String,
+    },
+    /// To [`Request::Bundles`].
+    Bundles {
+        /// Names, sorted.
+        names: Vec<String>,
+    },
     /// To [`Request::Open`].
     Opened {
         /// All content is already published and unchanged since: nothing to send.

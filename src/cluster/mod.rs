@@ -1,1 +1,5 @@
 //! Choosing how vLLM is spread over the nodes, starting it, and watching it.
+
+pub mod choice;
+pub mod container;
+pub mod deployment;
