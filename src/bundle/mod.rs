@@ -2,6 +2,7 @@
 //! it for strangers; this module is its only implementation.
 
 pub mod cluster_spec;
+pub mod codec;
 pub mod manifest;
 
 /// Raw bytes of a chunk; only the last chunk of a file is shorter.
