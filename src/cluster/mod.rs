@@ -1,5 +1,7 @@
 //! Choosing how vLLM is spread over the nodes, starting it, and watching it.
 
+pub mod causes;
 pub mod choice;
 pub mod container;
 pub mod deployment;
+pub mod plan;

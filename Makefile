@@ -1,0 +1,36 @@
+# `make help` lists the targets.
+
+TESTBED := tests/testbed/testbed
+RELEASE := target/x86_64-unknown-linux-gnu/release/bundle
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## The static executable, in $(RELEASE)
+	cargo build --release
+
+.PHONY: check
+check: ## Format and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+.PHONY: test
+test: check ## All tests, on the test bed too; as root it installs the Debian packages that it needs
+	$(TESTBED) install
+	BUNDLE_TESTBED=1 cargo test
+
+.PHONY: demo
+demo: ## The whole job on this machine, in a few minutes
+	tests/demo
+
+.PHONY: bench
+bench: ## Speed and size, as ratios
+	cargo bench
+
+.PHONY: testbed-down
+testbed-down: ## Removes what a crashed test left behind
+	$(TESTBED) down
