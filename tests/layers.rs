@@ -1,6 +1,8 @@
 //! Keeps the direction of the layers that `src/lib.rs` describes: a module uses only modules of
 //! the rows below its own.
 
+#![cfg(test)]
+
 use std::fs;
 use std::path::Path;
 

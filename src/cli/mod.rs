@@ -14,6 +14,7 @@ mod inspect;
 mod locate;
 pub mod output;
 pub mod progress;
+mod shell;
 
 /// Carries a large language model and the image that serves it across an air gap, and brings
 /// them up as one cluster on the other side.
@@ -28,6 +29,11 @@ struct Cli {
 enum Verb {
     /// Say what a bundle holds.
     Inspect(inspect::Args),
+    /// Print a completion script for a shell.
+    Completions(shell::CompletionArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(shell::ManArgs),
 }
 
 /// Parses the command line, runs the verb, and turns its error into a sentence and an exit code.
@@ -35,6 +41,8 @@ enum Verb {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man(args) => shell::man(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
