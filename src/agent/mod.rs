@@ -2,4 +2,5 @@
 //! over its SSH channel, and ends when that channel ends.
 
 pub mod facts;
+pub mod link;
 pub mod protocol;

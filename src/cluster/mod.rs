@@ -4,4 +4,7 @@ pub mod causes;
 pub mod choice;
 pub mod container;
 pub mod deployment;
+pub mod node;
 pub mod plan;
+pub mod ready;
+pub mod start;

@@ -1,0 +1,362 @@
+//! `hosts.txt`: the nodes of a cluster, one a line.
+//!
+//! ```text
+//! # address      everything after it is optional
+//! 10.0.0.11      head user=root port=22 gpus=4 iface=ens13f0 key=~/.ssh/id_ed25519
+//! 10.0.0.[12-14] user=admin sudo=true
+//! ```
+
+use std::collections::HashMap;
+use std::env;
+use std::fmt::Display;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::fs;
+
+/// More nodes than any cluster of one model has; catches a mistyped range.
+const MAX_NODES: usize = 1024;
+
+/// Longest name of a Linux network interface, in bytes.
+const MAX_INTERFACE: usize = 15;
+
+/// The nodes in the order of the file, and which of them is the head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts {
+    /// At least one.
+    pub nodes: Vec<Node>,
+    /// Index of the head node: the one that says `head`, or the first.
+    pub head: usize,
+}
+
+/// A line of `hosts.txt`. What it leaves out comes from the ssh configuration, or from the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// IP address or name, as written.
+    pub address: String,
+    /// Login user.
+    pub user: Option<String>,
+    /// SSH port.
+    pub port: Option<u16>,
+    /// How many GPUs the cluster uses here.
+    pub gpus: Option<u32>,
+    /// The network interface for cluster traffic.
+    pub iface: Option<String>,
+    /// Private key file, `~` expanded.
+    pub key: Option<PathBuf>,
+    /// Commands go through `sudo -n`.
+    pub sudo: bool,
+}
+
+impl Hosts {
+    /// Reads and parses a file; every error names the file and the line.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read_limited(path, 1 << 20)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::Usage(format!("{} is not UTF-8 text", path.display())))?;
+        Self::parse(&text, path.display())
+    }
+
+    /// Parses the text of a `hosts.txt`; `source` names it in errors.
+    pub fn parse(text: &str, source: impl Display) -> Result<Self> {
+        let mut nodes = Vec::new();
+        let mut head = None;
+        let mut seen = HashMap::new();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        for (number, line) in (1..).zip(text.lines()) {
+            let fail =
+                |problem: String| Error::Usage(format!("{source}, line {number}: {problem}"));
+            let Some(line) = parse_line(line).map_err(fail)? else {
+                continue;
+            };
+            if line.head && (line.nodes.len() > 1 || head.is_some()) {
+                return Err(fail("only one node can be the head".into()));
+            }
+            if line.head {
+                head = Some(nodes.len());
+            }
+            for node in line.nodes {
+                if let Some(first) = seen.insert(node.address.clone(), number) {
+                    let address = node.address;
+                    return Err(fail(format!("{address} stands in line {first} already")));
+                }
+                nodes.push(node);
+            }
+            if nodes.len() > MAX_NODES {
+                return Err(fail(format!("more than {MAX_NODES} nodes")));
+            }
+        }
+        if nodes.is_empty() {
+            return Err(Error::Usage(format!(
+                "{source} names no node; write one address a line"
+            )));
+        }
+        Ok(Self {
+            nodes,
+            head: head.unwrap_or(0),
+        })
+    }
+
+    /// The head node.
+    #[must_use]
+    pub fn head(&self) -> &Node {
+        &self.nodes[self.head]
+    }
+}
+
+impl Node {
+    /// The node's own IP address: as written, or what its name resolves to here.
+    pub fn ip(&self) -> Result<IpAddr> {
+        if let Ok(ip) = self.address.parse() {
+            return Ok(ip);
+        }
+        (self.address.as_str(), 0)
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut found| found.next())
+            .map(|found| found.ip())
+            .ok_or_else(|| {
+                Error::Usage(format!(
+                    "{} has no IP address here; write the address in hosts.txt, or the name in /etc/hosts",
+                    self.address
+                ))
+            })
+    }
+}
+
+/// A line with a node on it, its address expanded.
+struct Line {
+    nodes: Vec<Node>,
+    head: bool,
+}
+
+/// `None` for a line that is empty or a comment; errors lack file and line.
+fn parse_line(line: &str) -> std::result::Result<Option<Line>, String> {
+    let content = line.split('#').next().unwrap_or_default();
+    let mut words = content.split_whitespace();
+    let Some(pattern) = words.next() else {
+        return Ok(None);
+    };
+    let mut node = Node::default();
+    let mut head = false;
+    let mut seen = Vec::new();
+    for word in words {
+        let key = word.split_once('=').map_or(word, |(key, _)| key);
+        if seen.contains(&key) {
+            return Err(format!("{key} stands there twice"));
+        }
+        seen.push(key);
+        match word.split_once('=') {
+            None if word == "head" => head = true,
+            None => {
+                return Err(format!(
+                    "{word:?} is not understood; after the address come `head` or key=value"
+                ));
+            }
+            Some((key, value)) => set(&mut node, key, value)?,
+        }
+    }
+    let nodes = expand(pattern)?
+        .into_iter()
+        .map(|address| {
+            check_address(&address)?;
+            Ok(Node {
+                address,
+                ..node.clone()
+            })
+        })
+        .collect::<std::result::Result<_, String>>()?;
+    Ok(Some(Line { nodes, head }))
+}
+
+/// Sets the field of a node that `key` names.
+fn set(node: &mut Node, key: &str, value: &str) -> std::result::Result<(), String> {
+    let wrong = |wish: &str| Err(format!("{key}={value}: {wish}"));
+    match key {
+        "user" if is_name(value) => node.user = Some(value.into()),
+        "user" => return wrong("not a user name"),
+        "port" => match value.parse() {
+            Ok(port) if port > 0 => node.port = Some(port),
+            _ => return wrong("a port is a number from 1 to 65535"),
+        },
+        "gpus" => match value.parse() {
+            Ok(gpus) => node.gpus = Some(gpus),
+            Err(_) => return wrong("a number of GPUs is needed"),
+        },
+        "iface" if is_name(value) && value.len() <= MAX_INTERFACE => {
+            node.iface = Some(value.into());
+        }
+        "iface" => return wrong("not the name of a network interface"),
+        "key" if value.is_empty() => return wrong("the private key file is missing"),
+        "key" => node.key = Some(expand_home(value)),
+        "sudo" => match value {
+            "true" => node.sudo = true,
+            "false" => node.sudo = false,
+            _ => return wrong("either true or false"),
+        },
+        _ => {
+            return Err(format!(
+                "unknown key {key:?}; known are user, port, gpus, iface, key, sudo"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `~/x` below the home directory of whoever runs this.
+pub(super) fn expand_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), env::var_os("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+/// Letters, digits and the few signs that occur in user and interface names; never an option.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@:$+".contains(&byte);
+    !text.is_empty() && !text.starts_with('-') && text.bytes().all(allowed)
+}
+
+/// An address reaches command lines and known_hosts: only what names and IP addresses consist of.
+fn check_address(address: &str) -> std::result::Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:%".contains(&byte);
+    if let Some((user, host)) = address.split_once('@') {
+        return Err(format!("write `{host} user={user}` for {address}"));
+    }
+    if address.is_empty() || address.starts_with('-') || !address.bytes().all(allowed) {
+        return Err(format!("{address:?} is no IP address or host name"));
+    }
+    Ok(())
+}
+
+/// `10.0.0.[11-13,20]` into its addresses; leading zeros of a range are kept.
+fn expand(pattern: &str) -> std::result::Result<Vec<String>, String> {
+    let Some((prefix, rest)) = pattern.split_once('[') else {
+        return Ok(vec![pattern.to_owned()]);
+    };
+    let Some((ranges, suffix)) = rest.split_once(']') else {
+        return Err(format!("{pattern}: the `]` is missing"));
+    };
+    if suffix.contains('[') {
+        return Err(format!("{pattern}: one [range] an address"));
+    }
+    let mut addresses = Vec::new();
+    for range in ranges.split(',') {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse::<usize>().ok()).flatten()
+        };
+        let (Some(first), Some(last)) = (number(from), number(to)) else {
+            return Err(format!("{pattern}: [{range}] is no range of numbers"));
+        };
+        if first > last || last - first >= MAX_NODES {
+            return Err(format!(
+                "{pattern}: [{range}] must go up, over at most {MAX_NODES} nodes"
+            ));
+        }
+        let width = if from.starts_with('0') { from.len() } else { 0 };
+        addresses.extend((first..=last).map(|n| format!("{prefix}{n:0width$}{suffix}")));
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(text: &str) -> Vec<String> {
+        let hosts = Hosts::parse(text, "hosts.txt").unwrap();
+        hosts.nodes.into_iter().map(|node| node.address).collect()
+    }
+
+    #[test]
+    fn a_full_line_is_read() {
+        let hosts = Hosts::parse(
+            "\u{feff}# cluster\r\n\r\n10.0.0.11 user=root port=2222 gpus=4 iface=ens13f0 key=/k sudo=true # one\n",
+            "hosts.txt",
+        )
+        .unwrap();
+        let expected = Node {
+            address: "10.0.0.11".into(),
+            user: Some("root".into()),
+            port: Some(2222),
+            gpus: Some(4),
+            iface: Some("ens13f0".into()),
+            key: Some("/k".into()),
+            sudo: true,
+        };
+        assert_eq!(hosts.nodes, [expected]);
+        assert_eq!(hosts.head().address, "10.0.0.11");
+    }
+
+    #[test]
+    fn the_head_is_the_one_that_says_so() {
+        let hosts = Hosts::parse("a\nb\nc head\n", "hosts.txt").unwrap();
+        assert_eq!((hosts.head, hosts.nodes.len()), (2, 3));
+    }
+
+    #[test]
+    fn ranges_expand() {
+        assert_eq!(
+            addresses("10.0.0.[9-11]"),
+            ["10.0.0.9", "10.0.0.10", "10.0.0.11"]
+        );
+        assert_eq!(
+            addresses("n[08-10,12].x"),
+            ["n08.x", "n09.x", "n10.x", "n12.x"]
+        );
+        assert_eq!(addresses("fd00::11"), ["fd00::11"]);
+    }
+
+    #[test]
+    fn errors_name_the_line_and_the_problem() {
+        let cases = [
+            ("", "names no node"),
+            ("# nothing", "names no node"),
+            ("a\nb\na", "line 3: a stands in line 1 already"),
+            ("a\n[1-2]\n1", "line 3: 1 stands in line 2 already"),
+            ("a head\nb head", "line 2: only one node can be the head"),
+            ("[1-2] head", "line 1: only one node can be the head"),
+            ("a gpu=4", "unknown key \"gpu\"; known are user, port"),
+            ("a 4", "\"4\" is not understood"),
+            ("a port=0", "port=0: a port is"),
+            ("a port=65536", "a port is"),
+            ("a gpus=four", "gpus=four"),
+            ("a sudo=yes", "sudo=yes: either true or false"),
+            ("a user=-oX", "not a user name"),
+            ("a iface=eth0;x", "network interface"),
+            ("a key=", "key file is missing"),
+            ("a user=x user=y", "user stands there twice"),
+            ("root@a", "write `a user=root`"),
+            ("-oProxyCommand=x", "is no IP address or host name"),
+            ("a;b", "is no IP address or host name"),
+            ("a[1-", "the `]` is missing"),
+            ("a[3-1]", "must go up"),
+            ("a[1-x]", "no range of numbers"),
+            ("a[+1-2]", "no range of numbers"),
+            ("a[1-99999]", "at most 1024"),
+            ("a[1-2][3-4]", "one [range] an address"),
+        ];
+        for (text, part) in cases {
+            let error = Hosts::parse(text, "hosts.txt").unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_nodes_ip_is_written_or_resolved() {
+        let node = |address: &str| Node {
+            address: address.into(),
+            ..Node::default()
+        };
+        assert_eq!(node("10.0.0.11").ip().unwrap().to_string(), "10.0.0.11");
+        assert!(node("localhost").ip().unwrap().is_loopback());
+        assert_eq!(
+            node("no-such-host.invalid").ip().unwrap_err().exit_code(),
+            2
+        );
+    }
+}
