@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -49,13 +50,24 @@ pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// Bytes that an unprivileged writer can still use on the filesystem that holds `path`, which
 /// need not exist yet.
 pub fn free_space(path: &Path) -> Result<u64> {
-    let existing = path
-        .ancestors()
-        .find(|part| part.exists())
-        .unwrap_or(Path::new("/"));
+    let existing = existing_part(path);
     let stat = rustix::fs::statvfs(existing)
         .map_err(|errno| Error::io("measure free space of", existing)(errno.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Number of the filesystem that holds `path`, which need not exist yet.
+pub fn device(path: &Path) -> Result<u64> {
+    let existing = existing_part(path);
+    let metadata = fs::metadata(existing).map_err(Error::io("look at", existing))?;
+    Ok(metadata.dev())
+}
+
+/// The longest leading part of a path that is there.
+fn existing_part(path: &Path) -> &Path {
+    path.ancestors()
+        .find(|part| part.exists())
+        .unwrap_or(Path::new("/"))
 }
 
 /// An exclusive lock, held until dropped or until the process ends, however it ends.

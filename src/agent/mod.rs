@@ -1,6 +1,12 @@
 //! The far side of install and cluster: a process on each node that does what the origin asks
 //! over its SSH channel, and ends when that channel ends.
 
+mod child;
+mod collect;
+mod exec;
 pub mod facts;
+mod http;
 pub mod link;
+mod outbox;
 pub mod protocol;
+pub mod serve;

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Error;
 
+mod agent;
 mod inspect;
 mod locate;
 pub mod output;
@@ -34,6 +35,9 @@ enum Verb {
     /// Write the manual pages.
     #[command(hide = true)]
     Man(shell::ManArgs),
+    /// Serve an origin's calls on standard input and output.
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 /// Parses the command line, runs the verb, and turns its error into a sentence and an exit code.
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),
+        Verb::Agent(args) => agent::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,95 @@
+//! Finds out the node's facts. A fact that cannot be had is absent; nothing here fails.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::child::Children;
+use super::exec;
+use super::facts::{Facts, Space};
+use crate::fs::{device, free_space};
+use crate::path::AbsPath;
+
+mod gpu;
+mod interface;
+mod runtime;
+
+/// Longest patience with a tool: a broken GPU driver lets `nvidia-smi` hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Facts about this node as the owner of `address`, with its `/` at `root`.
+pub fn collect(children: &Children, root: &Path, address: IpAddr, paths: &[AbsPath]) -> Facts {
+    let tools = Tools(children);
+    let (gpus, driver) = gpu::find(&tools);
+    let runtime = runtime::find(&tools);
+    let mut space: Vec<Space> = paths
+        .iter()
+        .filter_map(|path| space_of(path, &path.below(root)))
+        .collect();
+    let own = runtime
+        .as_ref()
+        .and_then(|runtime| runtime::directory(&tools, runtime));
+    space.extend(own.and_then(|path| space_of(&path, Path::new(path.as_str()))));
+    Facts {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into(),
+        interface: interface::owner_of(address).unwrap_or_default(),
+        gpus,
+        driver,
+        toolkit: ["nvidia-container-runtime-hook", "nvidia-ctk"]
+            .iter()
+            .any(|name| on_path(name)),
+        runtime,
+        space,
+        clock_ms: now_ms(),
+    }
+}
+
+/// Runs the node's tools for their output.
+pub struct Tools<'a>(&'a Children);
+
+impl Tools<'_> {
+    /// Standard output of a command that succeeds; `None` when it is not there or fails.
+    pub fn output(&self, argv: &[&str]) -> Option<String> {
+        let argv: Vec<String> = argv.iter().map(|&part| part.to_owned()).collect();
+        let exited = exec::run(self.0, &argv, "", PATIENCE).ok()?;
+        (exited.status == 0).then_some(exited.stdout)
+    }
+}
+
+fn space_of(path: &AbsPath, place: &Path) -> Option<Space> {
+    Some(Space {
+        path: path.clone(),
+        device: device(place).ok()?,
+        free: free_space(place).ok()?,
+    })
+}
+
+fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| fs::metadata(dir.join(name)).is_ok_and(|m| m.is_file()))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_facts() {
+        let paths = ["/tmp/not-there-yet/x".parse().unwrap()];
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let facts = collect(&Children::default(), Path::new("/"), address, &paths);
+        assert_eq!(facts.interface.as_deref(), Some("lo"));
+        assert!(!facts.hostname.is_empty());
+        assert_eq!(facts.space[0].path, paths[0]);
+        assert!(facts.space[0].free > 0 && facts.space[0].device > 0);
+        assert!(facts.clock_ms > 1_700_000_000_000);
+    }
+}
