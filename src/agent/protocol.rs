@@ -174,7 +174,7 @@ pub enum Answer {
 }
 
 /// What an agent reports unasked.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// Totals since [`Request::Join`], about twice a second while data flows.
     Progress {

@@ -218,7 +218,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(allowed)
 }
 
-/// An address reaches command lines and known_hosts: only what names and IP addresses consist of.
+/// An address reaches command lines and `known_hosts`: only what names and IP addresses consist of.
 fn check_address(address: &str) -> std::result::Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:%".contains(&byte);
     if let Some((user, host)) = address.split_once('@') {
