@@ -33,10 +33,9 @@ pub struct ContainerState {
 impl Node<'_> {
     /// Runs the container runtime with these arguments; a non-zero status is an answer.
     pub fn runtime(&self, args: &[String]) -> Result<Exited> {
-        let mut argv = vec![self.runtime.clone()];
-        argv.extend_from_slice(args);
+        let command = [std::slice::from_ref(&self.runtime), args].concat();
         let request = Request::Exec {
-            argv,
+            argv: command,
             stdin: String::new(),
             timeout: COMMAND_TIMEOUT,
         };

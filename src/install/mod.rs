@@ -1,1 +1,4 @@
 //! From a bundle to every node: preflight, rounds of distribution, publishing.
+
+pub mod chain;
+pub mod space;

@@ -1,0 +1,194 @@
+//! Whether what is missing on a node fits its disks, before the first byte is sent.
+
+use std::collections::BTreeMap;
+
+use crate::agent::facts::{Facts, Space};
+use crate::bundle::manifest::{Manifest, Model, Tree};
+use crate::error::{Error, Result};
+use crate::path::AbsPath;
+
+/// Left free on every filesystem: logs, and what others write meanwhile.
+const SLACK: u64 = 256 << 20;
+
+/// Where image blobs and state are kept on a node.
+pub const STATE_DIR: &str = "/var/lib/bundle";
+
+/// The directories whose filesystems the node's facts must cover, in this order.
+pub fn paths(manifest: &Manifest) -> Result<Vec<AbsPath>> {
+    let parent_of = |model: &Model| match model.path.parent() {
+        "/" => Ok(model.path.clone()),
+        parent => parent.parse(),
+    };
+    manifest
+        .models
+        .iter()
+        .map(parent_of)
+        .chain([STATE_DIR.parse()])
+        .collect()
+}
+
+/// Checks one node. `missing` are half-open ranges of chunk indices, `load` whether the images
+/// have yet to go into the runtime's own storage.
+pub fn check(
+    node: &str,
+    manifest: &Manifest,
+    facts: &Facts,
+    missing: &[(u32, u32)],
+    load: bool,
+) -> Result<()> {
+    let models = manifest.models.len();
+    let mut uses: Vec<(usize, u64)> = Vec::new();
+    for (number, tree) in manifest.trees().enumerate() {
+        let bytes = missing_bytes(manifest, tree, missing);
+        match tree {
+            Tree::Model(_) => uses.push((number, bytes)),
+            Tree::Image(image) => {
+                uses.push((models, bytes));
+                let unpacked = image.files.iter().map(|file| file.size).sum();
+                uses.push((models + 1, if load { unpacked } else { 0 }));
+            }
+        }
+    }
+    let mut needs: BTreeMap<u64, (u64, &Space)> = BTreeMap::new();
+    for (place, bytes) in uses {
+        // What a node could not measure cannot be held against it.
+        if let Some(space) = facts.space.get(place) {
+            needs.entry(space.device).or_insert((0, space)).0 += bytes;
+        }
+    }
+    for (bytes, space) in needs.values() {
+        if *bytes > 0 && bytes + SLACK > space.free {
+            return Err(Error::NoSpace(format!(
+                "{node}: the filesystem of {} has {} MiB free, {} MiB are needed; free some space there",
+                space.path,
+                space.free >> 20,
+                (bytes + SLACK) >> 20
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Raw bytes of a tree's chunks that are in the ranges; a chunk counts where it is used.
+fn missing_bytes(manifest: &Manifest, tree: Tree<'_>, missing: &[(u32, u32)]) -> u64 {
+    let is_missing = |chunk: &u32| missing.iter().any(|(from, to)| (from..to).contains(&chunk));
+    tree.files()
+        .iter()
+        .flat_map(|file| &file.chunks)
+        .filter(|chunk| is_missing(chunk))
+        .filter_map(|&chunk| manifest.chunks.get(chunk as usize))
+        .map(|chunk| u64::from(chunk.raw))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::cluster_spec::ClusterSpec;
+    use crate::bundle::manifest::{Chunk, Encoding, FORMAT, FileEntry, Image, ImageFacts};
+    use crate::digest::{Sha256, Xxh3};
+
+    const CHUNK: u32 = 16 << 20;
+
+    fn chunk(number: u8) -> Chunk {
+        Chunk {
+            blob: Sha256::of(&[number]),
+            stored: CHUNK,
+            raw: CHUNK,
+            xxh3: Xxh3::of(b""),
+            encoding: Encoding::Stored,
+            volume: 1,
+            offset: 0,
+        }
+    }
+
+    /// A model of 100 chunks and an image of 50.
+    fn manifest() -> Manifest {
+        let file = |chunks: std::ops::Range<u32>| FileEntry {
+            path: "f".parse().unwrap(),
+            size: u64::from(CHUNK) * chunks.len() as u64,
+            sha256: Sha256::of(b""),
+            chunks: chunks.collect(),
+        };
+        let model = Model {
+            repo: "a/b".into(),
+            revision: "main".into(),
+            commit: None,
+            path: "/data/m".parse().unwrap(),
+            files: vec![file(0..100)],
+        };
+        let image = Image {
+            reference: "i:1".into(),
+            platform: "linux/amd64".into(),
+            config: Sha256::of(b""),
+            layers: Vec::new(),
+            registry_digest: None,
+            facts: ImageFacts::default(),
+            files: vec![file(100..150)],
+        };
+        Manifest {
+            format: FORMAT,
+            name: "x".parse().unwrap(),
+            models: vec![model],
+            images: vec![image],
+            cluster: ClusterSpec::default(),
+            chunks: (0..150).map(chunk).collect(),
+            volumes: Vec::new(),
+        }
+    }
+
+    /// Free MiB on the filesystems of /data, the state directory and docker.
+    fn facts(devices: [u64; 3], free: [u64; 3]) -> Facts {
+        let space = ["/data", STATE_DIR, "/var/lib/docker"]
+            .iter()
+            .zip(devices)
+            .zip(free)
+            .map(|((path, device), free)| Space {
+                path: path.parse().unwrap(),
+                device,
+                free: free << 20,
+            })
+            .collect();
+        Facts {
+            space,
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn needs_of_one_filesystem_add_up() {
+        let all = [(0, 150)];
+        let fits =
+            |devices, free| check("n1", &manifest(), &facts(devices, free), &all, true).is_ok();
+        // 1600 MiB of model, 800 of image blobs, 800 in docker, 256 of slack each.
+        assert!(fits([1, 2, 3], [1856, 1056, 1056]));
+        assert!(!fits([1, 2, 3], [1855, 1056, 1056]));
+        assert!(!fits([1, 2, 3], [1856, 1056, 1055]));
+        assert!(fits([1, 1, 1], [3456, 3456, 3456]));
+        assert!(!fits([1, 1, 1], [3455, 3455, 3455]));
+    }
+
+    #[test]
+    fn only_what_is_missing_counts() {
+        let facts = facts([1, 2, 3], [300, 0, 0]);
+        assert!(check("n1", &manifest(), &facts, &[(10, 12)], false).is_ok());
+        let error = check("n1", &manifest(), &facts, &[(10, 13)], false).unwrap_err();
+        assert_eq!(error.exit_code(), 13);
+        assert!(
+            error
+                .to_string()
+                .starts_with("n1: the filesystem of /data has 300 MiB"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_paths_asked_for_are_those_looked_up() {
+        let paths: Vec<String> = super::paths(&manifest())
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(paths, ["/data", STATE_DIR]);
+    }
+}
