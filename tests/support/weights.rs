@@ -35,16 +35,17 @@ impl Random {
     }
 }
 
-/// `count` weights, a multiple of 1024: blocks of one scale each.
+/// `count` weights, an even number: tensors of one scale each.
 pub fn weights(seed: u64, count: usize) -> Vec<f32> {
     const SCALES: [f32; 4] = [0.012, 0.018, 0.025, 0.04];
+    const TENSOR: usize = 256 << 10;
     let mut random = Random(seed);
-    let mut out = Vec::with_capacity(count);
-    for block in 0..count / 1024 {
-        let scale = SCALES[block / 64 % SCALES.len()];
-        out.extend((0..512).flat_map(|_| random.normals()).map(|x| x * scale));
-    }
-    out
+    (0..count / 2)
+        .flat_map(|pair| {
+            let scale = SCALES[pair * 2 / TENSOR % SCALES.len()];
+            random.normals().map(|normal| normal * scale)
+        })
+        .collect()
 }
 
 /// Little-endian bfloat16, rounded to nearest.
