@@ -4,6 +4,7 @@
 pub mod cluster_spec;
 pub mod codec;
 pub mod manifest;
+pub mod volume;
 
 /// Raw bytes of a chunk; only the last chunk of a file is shorter.
 pub const CHUNK_SIZE: u64 = 16 << 20;

@@ -1,0 +1,149 @@
+//! Writing volumes one after the other.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::layout::{BLOCK, END, entry_header, fits, padding};
+use crate::bundle::manifest::Volume;
+use crate::bundle::{CHUNK_SIZE, volume_name};
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Error, Result};
+use crate::fs::sync_dir;
+
+/// A volume must be able to hold any chunk.
+pub const MIN_VOLUME_SIZE: u64 = CHUNK_SIZE + BLOCK + END + 1;
+
+/// Appends blobs to volumes `vol-0001.tar`, `vol-0002.tar`, ... of a directory and hashes each
+/// while it is written. A volume is called `vol-NNNN.tar.part` until it is complete and on the
+/// disk, so that an unfinished one is never mistaken for a volume.
+pub struct VolumeWriter {
+    dir: PathBuf,
+    limit: u64,
+    closed: Vec<Volume>,
+    open: Option<Open>,
+}
+
+/// The volume at hand.
+pub(super) struct Open {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) hasher: Hasher,
+}
+
+impl VolumeWriter {
+    /// Starts with the first volume in `dir`, which holds none; each volume stays below `limit`
+    /// bytes.
+    #[must_use]
+    pub fn create(dir: &Path, limit: u64) -> Self {
+        Self::resumed(dir, limit, Vec::new(), None)
+    }
+
+    pub(super) fn resumed(dir: &Path, limit: u64, closed: Vec<Volume>, open: Option<Open>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            limit,
+            closed,
+            open,
+        }
+    }
+
+    /// Appends a blob and returns its volume, counted from 1, and where its bytes start there.
+    /// The bytes survive the death of the process, though not yet a power loss.
+    pub fn append(&mut self, blob: &Sha256, stored: &[u8]) -> Result<(u32, u64)> {
+        let len = stored.len() as u64;
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| !fits(open.hasher.bytes(), len, self.limit))
+        {
+            self.close()?;
+        }
+        if !fits(0, len, self.limit) {
+            return Err(Error::Usage(format!(
+                "a volume of {} bytes cannot hold a chunk; make volumes larger than {MIN_VOLUME_SIZE} bytes",
+                self.limit
+            )));
+        }
+        let number = self.number()?;
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(Open::create(&self.dir, number)?),
+        };
+        open.write(&entry_header(blob, len)?)?;
+        let offset = open.hasher.bytes();
+        open.write(stored)?;
+        open.write(zeros(padding(len)))?;
+        Ok((number, offset))
+    }
+
+    /// The volumes that are complete, first to last.
+    #[must_use]
+    pub fn closed(&self) -> &[Volume] {
+        &self.closed
+    }
+
+    /// Closes the last volume and returns all of them.
+    pub fn finish(mut self) -> Result<Vec<Volume>> {
+        self.close()?;
+        Ok(self.closed)
+    }
+
+    /// Number of the volume at hand.
+    fn number(&self) -> Result<u32> {
+        u32::try_from(self.closed.len() + 1)
+            .map_err(|_| Error::Usage("too many volumes; make them larger".into()))
+    }
+
+    /// Ends the volume at hand, if there is one, and gives it its name.
+    fn close(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        open.write(zeros(END))?;
+        open.file
+            .sync_all()
+            .map_err(Error::io("write", &open.path))?;
+        let name = volume_name(self.number()?);
+        let path = self.dir.join(&name);
+        fs::rename(&open.path, &path).map_err(Error::io("rename to", &path))?;
+        sync_dir(&self.dir)?;
+        self.closed.push(Volume {
+            name,
+            size: open.hasher.bytes(),
+            sha256: open.hasher.finish(),
+        });
+        Ok(())
+    }
+}
+
+impl Open {
+    fn create(dir: &Path, number: u32) -> Result<Self> {
+        let path = part_path(dir, number);
+        Ok(Self {
+            file: File::create(&path).map_err(Error::io("create", &path))?,
+            path,
+            hasher: Hasher::default(),
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(Error::io("write", &self.path))?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+}
+
+/// Where a volume grows.
+pub(super) fn part_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{}.part", volume_name(number)))
+}
+
+/// Up to [`END`] zeros.
+fn zeros(len: u64) -> &'static [u8] {
+    static ZEROS: [u8; 1024] = [0; 1024];
+    let len = usize::try_from(len).map_or(ZEROS.len(), |len| len.min(ZEROS.len()));
+    &ZEROS[..len]
+}
