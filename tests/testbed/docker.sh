@@ -1,0 +1,14 @@
+# The origin's dockerd. Those of the nodes are started by node/init.
+# shellcheck shell=bash
+
+start_origin_docker() {
+    mkdir -p "$TESTBED_DIR/origin"
+    spawn origin-docker nsenter --target "$(pid_of origin)" --net --uts \
+        unshare --mount --pid --fork --kill-child --mount-proc \
+        "$HERE/node/dockerd" "$ORIGIN_SOCKET" "$TESTBED_DIR/origin" /bundle-testbed/origin
+}
+
+# Docker leaves the groups of containers that were killed.
+remove_cgroups() {
+    find /sys/fs/cgroup -depth -type d -path '*/bundle-testbed*' -exec rmdir {} + 2>/dev/null || true
+}
