@@ -2,8 +2,8 @@
 //! air gap, and brings them up as one cluster on the other side.
 //!
 //! Layers, top to bottom: `cli` -> `pack`, `verify`, `install`, `cluster` -> `agent` -> `hub`,
-//! `image`, `ssh`, `relay` -> `bundle` -> `digest`, `path`, `fs`, `error`. A module uses only
-//! modules below its own row; `tests/layers.rs` keeps it so.
+//! `image`, `ssh`, `relay` -> `bundle` -> `digest`, `path`, `fs`,
+//! `http`, `error`. A module uses only modules below its own row; `tests/layers.rs` keeps it so.
 
 pub mod agent;
 pub mod bundle;
@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod digest;
 pub mod error;
 pub mod fs;
+pub mod http;
 pub mod hub;
 pub mod image;
 pub mod install;
