@@ -14,6 +14,7 @@ mod agent;
 mod inspect;
 mod locate;
 pub mod output;
+mod pack;
 pub mod progress;
 mod shell;
 
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Fetch models and image and pack them into a bundle.
+    Pack(pack::Args),
     /// Say what a bundle holds.
     Inspect(inspect::Args),
     /// Print a completion script for a shell.
@@ -44,6 +47,7 @@ enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
+        Verb::Pack(args) => pack::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,7 +15,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Shows how many bytes of a known total are done. Shared by threads.
 pub struct Meter {
     what: String,
-    total: u64,
+    total: AtomicU64,
     started: Instant,
     bar: Option<ProgressBar>,
     last_line: Mutex<Instant>,
@@ -35,7 +36,7 @@ impl Meter {
         let now = Instant::now();
         Self {
             what: what.to_owned(),
-            total,
+            total: AtomicU64::new(total),
             started: now,
             bar,
             last_line: Mutex::new(now),
@@ -50,9 +51,18 @@ impl Meter {
         let Ok(mut last) = self.last_line.try_lock() else {
             return;
         };
+        let total = self.total.load(Ordering::Relaxed);
         if last.elapsed() >= LINE_EVERY {
             *last = Instant::now();
-            note(&line(&self.what, done, self.total, self.started.elapsed()));
+            note(&line(&self.what, done, total, self.started.elapsed()));
+        }
+    }
+
+    /// The total turned out to be another.
+    pub fn set_total(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
         }
     }
 

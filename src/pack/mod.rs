@@ -1,4 +1,79 @@
 //! From a spec to a bundle: sources, the ordered pipeline, resume.
 
+mod finish;
+mod journal;
+pub mod model_dir;
+mod pipeline;
+pub mod plan;
+pub mod progress;
+mod resume;
 pub mod selection;
+pub mod source;
 pub mod spec;
+mod state;
+mod stored;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use self::pipeline::fetch::feed_files;
+use self::pipeline::intake::Intake;
+use self::pipeline::ledger::Ledger;
+use self::plan::Plan;
+use self::progress::Progress;
+use self::stored::StoredChunks;
+use crate::bundle::MANIFEST_NAME;
+use crate::bundle::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::fs::{Lock, create_dir_all};
+
+/// Directory inside an unfinished bundle that holds the journal and the lock.
+const WORK_NAME: &str = ".pack";
+
+/// Packs a bundle, going on where an earlier run of the same plan ended. Setting `stop` ends it
+/// soon, with everything kept for the next run.
+pub fn run(plan: &Plan, progress: &dyn Progress, stop: &AtomicBool) -> Result<Manifest> {
+    let work = plan.out.join(WORK_NAME);
+    if !plan.fresh {
+        refuse_finished(&plan.out, &work)?;
+    }
+    create_dir_all(&work)?;
+    let _lock = Lock::take(&work.join("lock"), "packing here")?;
+    if plan.fresh {
+        resume::forget(&plan.out, &work)?;
+    }
+    let resumed = resume::resume(plan, &work)?;
+    let known = resume::known_files(&resumed.state);
+    progress.total(plan.model_bytes());
+    let ledger = Ledger::new(
+        resumed.state,
+        resumed.volumes,
+        resumed.journal,
+        resumed.file_at,
+        progress,
+    );
+    let stored = StoredChunks::new(plan.out.clone());
+    let state = pipeline::run(ledger, plan.jobs, |steps| {
+        let mut intake = Intake::new(steps, known, stop, progress);
+        for (tree, model) in plan.models.iter().enumerate() {
+            feed_files(&mut intake, tree, model.source.as_ref(), &stored)?;
+        }
+        Ok(())
+    })?;
+    let manifest = finish::manifest(plan, state, Vec::new());
+    finish::copy_executable(&plan.out)?;
+    finish::write_manifest(&plan.out, &manifest)?;
+    finish::remove_work(&work)?;
+    Ok(manifest)
+}
+
+/// A finished bundle is not packed over by accident.
+fn refuse_finished(out: &Path, work: &Path) -> Result<()> {
+    if out.join(MANIFEST_NAME).exists() && !work.exists() {
+        return Err(Error::Usage(format!(
+            "{} holds a finished bundle already; pack it anew with --fresh, or choose another directory with -o",
+            out.display()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! `bundle pack`: from a spec to a bundle directory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::available_parallelism;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::output::{print, size};
+use super::progress::Meter;
+use crate::bundle::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::pack::model_dir::ModelDir;
+use crate::pack::plan::{ModelPlan, Plan};
+use crate::pack::progress::Progress;
+use crate::pack::selection::Selection;
+use crate::pack::spec::{ModelSpec, SPEC_NAME, Spec};
+
+/// Arguments of `bundle pack`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The spec.
+    #[arg(default_value = SPEC_NAME)]
+    spec: PathBuf,
+    /// Directory of the bundle [default: ./NAME.bundle].
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Take the model from a directory instead of the hub; with several models, say OWNER/NAME=DIR
+    /// for each.
+    #[arg(long, value_name = "DIR")]
+    model_dir: Vec<String>,
+    /// The most bytes of a volume: 4G (4000 MB, fits FAT32), 25G, 700M, 2GiB.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    volume_size: u64,
+    /// Encoding threads [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Throw away what an earlier run has packed here, and start over.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// Runs `bundle pack`.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let plan = plan(args)?;
+    let meter = Meter::new("packing", plan.model_bytes());
+    let manifest = crate::pack::run(&plan, &meter, &stop)?;
+    drop(meter);
+    print(&summary(&plan.out, &manifest))
+}
+
+impl Progress for Meter {
+    fn total(&self, bytes: u64) {
+        self.set_total(bytes);
+    }
+
+    fn file(&self, path: &str) {
+        self.label(path);
+    }
+
+    fn packed(&self, raw: u64, _stored: u64) {
+        self.set(raw);
+    }
+
+    fn note(&self, text: &str) {
+        Meter::note(self, text);
+    }
+}
+
+fn plan(args: &Args) -> Result<Plan> {
+    let spec = Spec::read(&args.spec)?;
+    let models = spec
+        .models
+        .iter()
+        .map(|model| model_plan(args, &spec, model))
+        .collect::<Result<_>>()?;
+    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(Plan {
+        out: args
+            .output
+            .clone()
+            .unwrap_or_else(|| format!("{}.bundle", spec.name).into()),
+        volume_size: args.volume_size,
+        jobs: args.jobs.map_or(cores, usize::from),
+        fresh: args.fresh,
+        spec,
+        models,
+    })
+}
+
+fn model_plan(args: &Args, spec: &Spec, model: &ModelSpec) -> Result<ModelPlan> {
+    let selection = Selection::new(&model.include, &model.exclude)?;
+    let dir = model_dir(&args.model_dir, spec, model)
+        .ok_or_else(|| Error::Usage(format!("no --model-dir is given for model {}", model.repo)))?;
+    Ok(ModelPlan {
+        source: Box::new(ModelDir::open(dir, &selection)?),
+        commit: None,
+    })
+}
+
+/// The local directory for a model: `REPO=DIR`, or a bare `DIR` for the only model.
+fn model_dir<'a>(given: &'a [String], spec: &Spec, model: &ModelSpec) -> Option<&'a Path> {
+    let named = given.iter().find_map(|text| {
+        let (repo, dir) = text.split_once('=')?;
+        (repo == model.repo).then_some(dir)
+    });
+    let only = match given {
+        [dir] if spec.models.len() == 1 => Some(dir.as_str()),
+        _ => None,
+    };
+    named.or(only).map(Path::new)
+}
+
+/// A flag that is set by the first Ctrl-C or SIGTERM; the second ends the process at once, which
+/// is safe at any moment.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+fn summary(out: &Path, manifest: &Manifest) -> String {
+    let (raw, stored) = (manifest.raw_size(), manifest.stored_size());
+    let percent = (stored * 100).checked_div(raw).unwrap_or(100);
+    format!(
+        "packed {} as {} ({percent} %) in {} volumes: {}\ncarry the whole directory across, then: {}/bundle verify",
+        size(raw),
+        size(stored),
+        manifest.volumes.len(),
+        out.display(),
+        out.display()
+    )
+}
+
+/// `4G`, `700M`, `2GiB`, `123456`: decimal units as media are sold, binary ones with an `i`.
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_end_matches('B') {
+        "" => 1,
+        "k" | "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => {
+            return Err(format!(
+                "unknown unit {unit:?}; use M, G, T, MiB, GiB or TiB"
+            ));
+        }
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a size is a whole number and a unit, such as 4G".to_owned())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "that is more than any disk holds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_decimal_unless_they_say_otherwise() {
+        let cases = [
+            ("4G", 4_000_000_000),
+            ("25GB", 25_000_000_000),
+            ("2GiB", 2 << 30),
+            ("700M", 700_000_000),
+            ("4096", 4096),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "G", "4X", "1.5G", "-1", "99999999T"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bare_directory_is_for_the_only_model() {
+        let model = |repo: &str| format!("[[model]]\nrepo = \"{repo}\"\npath = \"/{repo}\"\n");
+        let one = Spec::parse(&format!("name = \"x\"\n{}", model("o/a"))).unwrap();
+        let two = Spec::parse(&format!("name = \"x\"\n{}{}", model("o/a"), model("o/b"))).unwrap();
+        let given = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+
+        let bare = given(&["/d"]);
+        assert_eq!(
+            model_dir(&bare, &one, &one.models[0]),
+            Some(Path::new("/d"))
+        );
+        assert_eq!(model_dir(&bare, &two, &two.models[0]), None);
+        let named = given(&["o/b=/b", "o/a=/a"]);
+        assert_eq!(
+            model_dir(&named, &two, &two.models[1]),
+            Some(Path::new("/b"))
+        );
+        assert_eq!(model_dir(&[], &one, &one.models[0]), None);
+    }
+}

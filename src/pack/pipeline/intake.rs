@@ -1,0 +1,221 @@
+//! The front of the pipeline: takes files as raw chunks in order, hashes and checks each whole
+//! file, and leaves out what an earlier run has packed already.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use super::buffers::{Buffer, Buffers};
+use super::step::Step;
+use crate::bundle::CHUNK_SIZE;
+use crate::bundle::manifest::{Chunk, FileEntry};
+use crate::digest::{GitBlobHasher, Hasher, Sha256, Xxh3};
+use crate::error::{Error, Result};
+use crate::pack::progress::Progress;
+use crate::pack::source::Expected;
+use crate::path::RelPath;
+
+/// Where files enter the pipeline.
+pub struct Intake<'a> {
+    /// Raw chunk buffers, to be filled and handed in.
+    pub buffers: Buffers,
+    steps: SyncSender<Step<Buffer>>,
+    known: VecDeque<KnownFile>,
+    stop: &'a AtomicBool,
+    progress: &'a dyn Progress,
+    current: Option<Current>,
+}
+
+/// A file that an earlier run has packed, wholly or in part.
+#[derive(Clone, Debug)]
+pub struct KnownFile {
+    /// Index of its tree.
+    pub tree: usize,
+    /// Its path below the tree.
+    pub path: RelPath,
+    /// Its chunks so far.
+    pub chunks: Vec<Chunk>,
+    /// Size and digest, when it is complete.
+    pub complete: Option<(u64, Sha256)>,
+}
+
+/// The file that is coming in.
+struct Current {
+    path: RelPath,
+    sha256: Hasher,
+    git: Option<GitBlobHasher>,
+    expected: Expected,
+    known: Option<KnownFile>,
+    chunks: usize,
+}
+
+impl<'a> Intake<'a> {
+    /// An intake that sends `steps` for all that is not in `known`, which must come first and in
+    /// the same order; fails soon after `stop` is set.
+    pub fn new(
+        steps: SyncSender<Step<Buffer>>,
+        known: VecDeque<KnownFile>,
+        stop: &'a AtomicBool,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Self {
+            buffers: Buffers::default(),
+            steps,
+            known,
+            stop,
+            progress,
+            current: None,
+        }
+    }
+
+    /// The file that the earlier run packed at this place, if it got so far. Another file at this
+    /// place means that the source has changed since.
+    pub fn known(&self, tree: usize, path: &RelPath) -> Result<Option<&KnownFile>> {
+        match self.known.front() {
+            Some(known) if (known.tree, &known.path) != (tree, path) => Err(changed(path)),
+            known => Ok(known),
+        }
+    }
+
+    /// Goes past a complete known file without reading it again.
+    pub fn skip_known(&mut self) {
+        self.known.pop_front();
+    }
+
+    /// Begins a file. The size matters for the git blob id only.
+    pub fn begin(
+        &mut self,
+        tree: usize,
+        path: &RelPath,
+        size: u64,
+        expected: Expected,
+    ) -> Result<()> {
+        self.progress.file(path.as_str());
+        self.known(tree, path)?;
+        let known = self.known.pop_front();
+        if known.is_none() {
+            let path = path.clone();
+            self.send(Step::Begin { tree, path })?;
+        }
+        let git = matches!(expected, Expected::GitBlob(_)).then(|| GitBlobHasher::new(size));
+        self.current = Some(Current {
+            path: path.clone(),
+            sha256: Hasher::default(),
+            git,
+            expected,
+            known,
+            chunks: 0,
+        });
+        Ok(())
+    }
+
+    /// Takes the next chunk: 16 MiB, or less at the end of the file.
+    pub fn chunk(&mut self, raw: Buffer) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted(
+                "stopped; run the same command again to go on from here".into(),
+            ));
+        }
+        debug_assert!(!raw.is_empty() && raw.len() as u64 <= CHUNK_SIZE);
+        let Some(file) = &mut self.current else {
+            return Err(Error::Failed("a chunk came before its file".into()));
+        };
+        file.sha256.update(&raw);
+        if let Some(git) = &mut file.git {
+            git.update(&raw);
+        }
+        file.chunks += 1;
+        match file.known_chunk() {
+            Known::No => self.send(Step::Chunk(raw)),
+            Known::Yes(chunk) if chunk.xxh3 == Xxh3::of(&raw) => Ok(()),
+            Known::Yes(_) | Known::Past => Err(changed(&file.path)),
+        }
+    }
+
+    /// Ends the file: refuses it unless it is what its source promised.
+    pub fn end(&mut self) -> Result<FileEntry> {
+        let Some(file) = self.current.take() else {
+            return Err(Error::Failed("a file ended before it began".into()));
+        };
+        let size = file.sha256.bytes();
+        let sha256 = file.sha256.finish();
+        let complete = file.known.as_ref().and_then(|known| known.complete);
+        if complete.is_some_and(|complete| complete != (size, sha256)) {
+            return Err(changed(&file.path));
+        }
+        if let Err(error) = check(&file.path, sha256, file.git, file.expected) {
+            self.send(Step::Reject)?;
+            return Err(error);
+        }
+        if complete.is_none() {
+            self.send(Step::End { size, sha256 })?;
+        }
+        Ok(FileEntry {
+            path: file.path,
+            size,
+            sha256,
+            chunks: Vec::new(),
+        })
+    }
+
+    fn send(&self, step: Step<Buffer>) -> Result<()> {
+        // The writer's own error says why it stopped; the pipeline prefers that one.
+        self.steps
+            .send(step)
+            .map_err(|_| Error::Failed("the volumes cannot be written".into()))
+    }
+}
+
+/// Whether a chunk is in the volumes already.
+enum Known<'a> {
+    No,
+    Yes(&'a Chunk),
+    /// The earlier run saw the file end before it.
+    Past,
+}
+
+impl Current {
+    /// What an earlier run knows about the chunk that was counted last.
+    fn known_chunk(&self) -> Known<'_> {
+        let Some(known) = &self.known else {
+            return Known::No;
+        };
+        match known.chunks.get(self.chunks - 1) {
+            Some(chunk) => Known::Yes(chunk),
+            None if known.complete.is_some() => Known::Past,
+            None => Known::No,
+        }
+    }
+}
+
+/// Compares a file with its source's promise.
+fn check(
+    path: &RelPath,
+    sha256: Sha256,
+    git: Option<GitBlobHasher>,
+    expected: Expected,
+) -> Result<()> {
+    let (kind, promised, found) = match expected {
+        Expected::Nothing => return Ok(()),
+        Expected::Sha256(promised) => ("SHA-256", promised.to_string(), sha256.to_string()),
+        Expected::GitBlob(promised) => (
+            "git blob id",
+            promised.to_string(),
+            git.map_or_else(String::new, |git| git.finish().to_string()),
+        ),
+    };
+    if promised == found {
+        return Ok(());
+    }
+    Err(Error::Damaged(format!(
+        "{path} arrived with {kind} {found}, but the source promises {promised}; \
+         it is not packed: run again, or use another mirror"
+    )))
+}
+
+fn changed(path: &RelPath) -> Error {
+    Error::Usage(format!(
+        "{path} is not what an earlier run began to pack here: the source has changed since; \
+         start over with --fresh, or choose another directory with -o"
+    ))
+}

@@ -1,0 +1,132 @@
+//! The end of the pipeline: appends each new chunk to the volumes and writes down every step.
+
+use std::collections::HashMap;
+
+use super::step::{Piece, Step};
+use crate::bundle::manifest::Chunk;
+use crate::bundle::volume::VolumeWriter;
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::pack::journal::{Journal, Line};
+use crate::pack::progress::Progress;
+use crate::pack::state::State;
+
+/// Builds volumes, journal and state together.
+pub struct Ledger<'a> {
+    state: State,
+    volumes: VolumeWriter,
+    journal: Journal,
+    /// Where the journal begins to speak of the file at hand.
+    file_at: u64,
+    index: HashMap<Sha256, u32>,
+    raw: u64,
+    stored: u64,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Ledger<'a> {
+    /// Goes on from `state`, which `volumes` and `journal` must match; `file_at` is where the
+    /// journal begins to speak of the open file.
+    pub fn new(
+        state: State,
+        volumes: VolumeWriter,
+        journal: Journal,
+        file_at: u64,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let index = (0..).zip(&state.chunks);
+        Self {
+            index: index.map(|(index, chunk)| (chunk.blob, index)).collect(),
+            raw: state.raw(),
+            stored: state.stored(),
+            state,
+            volumes,
+            journal,
+            file_at,
+            progress,
+        }
+    }
+
+    /// Takes all steps.
+    pub fn drain(mut self, steps: impl Iterator<Item = Result<Step<Piece>>>) -> Result<Self> {
+        self.progress.packed(self.raw, self.stored);
+        for step in steps {
+            self.take(step?)?;
+        }
+        Ok(self)
+    }
+
+    /// Closes the last volume when everything is packed.
+    pub fn finish(mut self) -> Result<State> {
+        let volumes = self.volumes.finish()?;
+        for volume in volumes.into_iter().skip(self.state.volumes.len()) {
+            let line = Line::Closed(volume);
+            self.journal.append(&line)?;
+            self.state.apply(line)?;
+        }
+        self.journal.sync()?;
+        Ok(self.state)
+    }
+
+    fn take(&mut self, step: Step<Piece>) -> Result<()> {
+        match step {
+            Step::Begin { tree, path } => {
+                self.file_at = self.journal.len();
+                self.write(Line::Begin { tree, path })
+            }
+            Step::Chunk(piece) => self.chunk(&piece),
+            Step::End { size, sha256 } => self.write(Line::End { size, sha256 }),
+            Step::Reject => self.journal.truncate(self.file_at),
+        }
+    }
+
+    fn chunk(&mut self, piece: &Piece) -> Result<()> {
+        if let Some(&chunk) = self.index.get(&piece.blob) {
+            self.write(Line::Again { chunk })?;
+        } else {
+            self.append(piece)?;
+        }
+        self.raw += u64::from(piece.raw);
+        self.progress.packed(self.raw, self.stored);
+        Ok(())
+    }
+
+    fn append(&mut self, piece: &Piece) -> Result<()> {
+        let bytes = &piece.encoded.bytes;
+        let place = self.volumes.append(&piece.blob, bytes)?;
+        self.write_closed()?;
+        let index = self.state.chunks.len();
+        let too_many = |_| Error::Usage("a bundle holds at most 2^32 chunks".into());
+        self.index
+            .insert(piece.blob, u32::try_from(index).map_err(too_many)?);
+        self.stored += bytes.len() as u64;
+        self.write(Line::Chunk(Chunk {
+            blob: piece.blob,
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "never larger than the raw chunk"
+            )]
+            stored: bytes.len() as u32,
+            raw: piece.raw,
+            xxh3: piece.xxh3,
+            encoding: piece.encoded.encoding,
+            volume: place.0,
+            offset: place.1,
+        }))
+    }
+
+    /// Writes down the volumes that were closed since the last time.
+    fn write_closed(&mut self) -> Result<()> {
+        let new = self.volumes.closed()[self.state.volumes.len()..].to_vec();
+        for volume in new {
+            self.write(Line::Closed(volume))?;
+            self.journal.sync()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: Line) -> Result<()> {
+        self.journal.append(&line)?;
+        self.state.apply(line)
+    }
+}

@@ -1,0 +1,52 @@
+//! The ordered pipeline: whoever feeds it cuts files into raw chunks, a pool of workers encodes
+//! them, and one thread appends them to the volumes, all in the order of the files.
+//!
+//! ```text
+//! fetch (reads ranges) -> intake (hashes files) -> encode (codes, hashes blobs)
+//!   -> ledger (drops equal chunks, appends to volumes, keeps the journal)
+//! ```
+//!
+//! Every queue is bounded; an error anywhere ends all threads. What was fed before an error is
+//! still written and journaled, so that the next run need not do it again.
+
+pub mod buffers;
+mod encode;
+pub mod fetch;
+pub mod intake;
+pub mod ledger;
+mod ordered;
+mod step;
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use self::buffers::Buffer;
+use self::encode::encode_workers;
+use self::ledger::Ledger;
+use self::ordered::in_order;
+use self::step::Step;
+use super::state::State;
+use crate::error::{Error, Result};
+
+/// Encoded chunks that may wait for their turn to be appended, besides one per worker.
+const ENCODED_AHEAD: usize = 2;
+
+/// Runs `feed` with a pipeline behind it; returns what is packed when all of it is written.
+pub fn run(
+    ledger: Ledger<'_>,
+    jobs: usize,
+    feed: impl FnOnce(SyncSender<Step<Buffer>>) -> Result<()>,
+) -> Result<State> {
+    thread::scope(|scope| {
+        let (steps, items) = sync_channel(1);
+        let workers = encode_workers(jobs)?;
+        let encoded = in_order(scope, items.into_iter(), workers, jobs + ENCODED_AHEAD);
+        let writer = scope.spawn(move || ledger.drain(encoded));
+        let fed = feed(steps);
+        let written = writer.join().map_err(|_| {
+            Error::Failed("the writing thread died; this is a bug, please report it".into())
+        })??;
+        fed?;
+        written.finish()
+    })
+}

@@ -1,0 +1,39 @@
+//! What travels through the pipeline.
+
+use crate::bundle::codec::Encoded;
+use crate::digest::{Sha256, Xxh3};
+use crate::path::RelPath;
+
+/// A step in building the volumes. `C` is a chunk: raw on the way in, a [`Piece`] on the way out.
+pub enum Step<C> {
+    /// A file begins.
+    Begin {
+        /// Index of its tree: models, then images.
+        tree: usize,
+        /// Its path below the tree.
+        path: RelPath,
+    },
+    /// Its next chunk.
+    Chunk(C),
+    /// The file is complete and as its source promised.
+    End {
+        /// Bytes.
+        size: u64,
+        /// Of the whole file.
+        sha256: Sha256,
+    },
+    /// The file is not what its source promised: forget it.
+    Reject,
+}
+
+/// An encoded chunk.
+pub struct Piece {
+    /// SHA-256 of the stored bytes.
+    pub blob: Sha256,
+    /// Of the raw bytes.
+    pub xxh3: Xxh3,
+    /// Raw bytes.
+    pub raw: u32,
+    /// The stored bytes and their encoding.
+    pub encoded: Encoded,
+}

@@ -1,0 +1,121 @@
+//! What one run of pack is asked to do, and how a later run knows that it is the same.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::source::{RangeSource, SourceFile};
+use super::spec::Spec;
+use crate::digest::{Hasher, Sha256};
+
+/// Everything that decides what a bundle holds, and where and how it is made.
+pub struct Plan {
+    /// What the operator wants.
+    pub spec: Spec,
+    /// The bundle's directory.
+    pub out: PathBuf,
+    /// The most bytes of a volume.
+    pub volume_size: u64,
+    /// Encoding threads.
+    pub jobs: usize,
+    /// Whether to throw away what an earlier run has packed.
+    pub fresh: bool,
+    /// Where each model of the spec comes from.
+    pub models: Vec<ModelPlan>,
+}
+
+/// Where a model comes from.
+pub struct ModelPlan {
+    /// Its files.
+    pub source: Box<dyn RangeSource>,
+    /// The commit that its revision means; absent for a local directory.
+    pub commit: Option<String>,
+}
+
+/// The first line of the journal: what must be the same for a later run to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Version of the executable: another one may encode otherwise.
+    pub version: String,
+    /// The most bytes of a volume.
+    pub volume_size: u64,
+    /// The models in order.
+    pub models: Vec<StartModel>,
+    /// Reference and platform of the image.
+    pub image: Option<(Option<String>, String)>,
+}
+
+/// A model at the start of a pack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartModel {
+    /// The hub's name for it.
+    pub repo: String,
+    /// Branch, tag or commit of the spec.
+    pub revision: String,
+    /// What it meant.
+    pub commit: Option<String>,
+    /// Digest of the list of files: paths, sizes and promises.
+    pub files: Sha256,
+}
+
+impl Plan {
+    /// What a journal of this plan starts with.
+    #[must_use]
+    pub fn start(&self) -> Start {
+        let models = self.spec.models.iter().zip(&self.models);
+        Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            volume_size: self.volume_size,
+            models: models
+                .map(|(spec, model)| StartModel {
+                    repo: spec.repo.clone(),
+                    revision: spec.revision.clone(),
+                    commit: model.commit.clone(),
+                    files: digest(model.source.files()),
+                })
+                .collect(),
+            image: self
+                .spec
+                .image
+                .as_ref()
+                .map(|image| (image.reference.clone(), image.platform.clone())),
+        }
+    }
+
+    /// Raw bytes of all models.
+    #[must_use]
+    pub fn model_bytes(&self) -> u64 {
+        self.models
+            .iter()
+            .flat_map(|model| model.source.files())
+            .map(|file| file.size)
+            .sum()
+    }
+}
+
+impl Start {
+    /// What keeps a journal that starts with `self` from being continued as `wanted`, if anything.
+    #[must_use]
+    pub fn difference(&self, wanted: &Self) -> Option<&'static str> {
+        if self.version != wanted.version {
+            Some("another version of bundle")
+        } else if self.volume_size != wanted.volume_size {
+            Some("another --volume-size")
+        } else if self.image != wanted.image {
+            Some("another image")
+        } else if self.models != wanted.models {
+            Some("other models, revisions or files")
+        } else {
+            None
+        }
+    }
+}
+
+fn digest(files: &[SourceFile]) -> Sha256 {
+    let mut hasher = Hasher::default();
+    for file in files {
+        let line = format!("{}\0{}\0{:?}\n", file.path, file.size, file.expected);
+        hasher.update(line.as_bytes());
+    }
+    hasher.finish()
+}
