@@ -13,6 +13,9 @@ pub mod spec;
 mod state;
 mod stored;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 

@@ -72,22 +72,6 @@ pub fn forget(out: &Path, work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The commits that an unfinished pack in `work` has pinned: its first line, if there is one.
-pub fn earlier_start(work: &Path) -> Result<Option<Start>> {
-    let path = work.join(JOURNAL);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let (_, lines) = Journal::open(&path)?;
-    Ok(lines
-        .into_iter()
-        .next()
-        .and_then(|placed| match placed.line {
-            Line::Start(start) => Some(start),
-            _ => None,
-        }))
-}
-
 /// The files of an earlier run as the intake skips them.
 pub fn known_files(state: &State) -> VecDeque<KnownFile> {
     let chunks = |indices: &[u32]| -> Vec<Chunk> {

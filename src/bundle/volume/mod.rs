@@ -8,4 +8,4 @@ mod resume;
 mod writer;
 
 pub use layout::{BLOCK, END, entry_header, fits, padding};
-pub use writer::{MIN_VOLUME_SIZE, VolumeWriter};
+pub use writer::{MIN_VOLUME_SIZE, VolumeWriter, part_path};

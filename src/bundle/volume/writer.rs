@@ -137,7 +137,8 @@ impl Open {
 }
 
 /// Where a volume grows.
-pub(super) fn part_path(dir: &Path, number: u32) -> PathBuf {
+#[must_use]
+pub fn part_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{}.part", volume_name(number)))
 }
 

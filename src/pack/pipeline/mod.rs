@@ -21,7 +21,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use self::buffers::Buffer;
-use self::encode::encode_workers;
+use self::encode::EncodeWorker;
 use self::ledger::Ledger;
 use self::ordered::in_order;
 use self::step::Step;
@@ -39,14 +39,19 @@ pub fn run(
 ) -> Result<State> {
     thread::scope(|scope| {
         let (steps, items) = sync_channel(1);
-        let workers = encode_workers(jobs)?;
+        let workers = (0..jobs)
+            .map(|_| {
+                let mut worker = EncodeWorker::new()?;
+                Ok(move |step| worker.work(step))
+            })
+            .collect::<Result<_>>()?;
         let encoded = in_order(scope, items.into_iter(), workers, jobs + ENCODED_AHEAD);
         let writer = scope.spawn(move || ledger.drain(encoded));
-        let fed = feed(steps);
+        let result = feed(steps);
         let written = writer.join().map_err(|_| {
             Error::Failed("the writing thread died; this is a bug, please report it".into())
         })??;
-        fed?;
+        result?;
         written.finish()
     })
 }

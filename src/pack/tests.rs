@@ -1,0 +1,310 @@
+//! Whole packs of real directories: what comes out is what went in, always the same, however often
+//! the way was interrupted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::model_dir::ModelDir;
+use super::plan::{ModelPlan, Plan};
+use super::progress::Progress;
+use super::selection::Selection;
+use super::source::{Expected, RangeSource, SourceFile};
+use super::spec::Spec;
+use crate::bundle::CHUNK_SIZE;
+use crate::bundle::codec::Decoder;
+use crate::bundle::manifest::{Manifest, Tree};
+use crate::digest::{GitBlobHasher, Sha256};
+use crate::error::{Error, Result};
+
+#[path = "../../tests/support/weights.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod weights;
+
+const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
+
+/// Chunks in the directory below; two of them are equal.
+const CHUNKS: usize = 8;
+
+/// Small enough for several volumes.
+const VOLUME_SIZE: u64 = 40 << 20;
+
+struct Silent;
+
+impl Progress for Silent {
+    fn total(&self, _: u64) {}
+    fn file(&self, _: &str) {}
+    fn packed(&self, _: u64, _: u64) {}
+    fn note(&self, _: &str) {}
+}
+
+/// All kinds of content: weights, noise, text, equal chunks, nothing. Made once: it takes a while.
+fn contents() -> &'static [(&'static str, Vec<u8>)] {
+    static CONTENTS: OnceLock<Vec<(&str, Vec<u8>)>> = OnceLock::new();
+    CONTENTS.get_or_init(|| {
+        let chunk = usize::try_from(CHUNK_SIZE).unwrap();
+        let mut random = weights::Random(7);
+        let noise = random.bytes(chunk);
+        let other: Vec<u8> = noise.iter().map(|byte| byte ^ 0x5a).collect();
+        let bf16 = weights::bf16(&weights::weights(1, 100_000));
+        vec![
+            (
+                "a.safetensors",
+                bf16.iter().copied().cycle().take(chunk + 1000).collect(),
+            ),
+            ("b.bin", [&noise[..], &noise, b"tail"].concat()),
+            ("config.json", b"{\"a\": 1}".repeat(1000)),
+            ("empty", Vec::new()),
+            (
+                "sub/ein Name #1 \u{fc}",
+                [&other[..], &other[1..], b"x"].concat(),
+            ),
+        ]
+    })
+}
+
+/// A model directory with these contents.
+fn model(root: &Path) -> PathBuf {
+    let dir = root.join("model");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    for (name, bytes) in contents() {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    dir
+}
+
+fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
+    Plan {
+        spec: Spec::parse(SPEC).unwrap(),
+        out: out.to_owned(),
+        volume_size: VOLUME_SIZE,
+        jobs,
+        fresh: false,
+        models: vec![ModelPlan {
+            source: Box::new(source),
+            commit: None,
+        }],
+    }
+}
+
+fn open(dir: &Path) -> ModelDir {
+    ModelDir::open(dir, &Selection::new(&[], &[]).unwrap()).unwrap()
+}
+
+fn pack(plan: &Plan) -> Result<Manifest> {
+    super::run(plan, &Silent, &AtomicBool::new(false))
+}
+
+/// Names and digests of everything below a directory.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Sha256> {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| {
+            let name = entry.path().strip_prefix(dir).unwrap().to_owned();
+            (name, Sha256::of(&fs::read(entry.path()).unwrap()))
+        })
+        .collect()
+}
+
+/// A file's bytes put together again from the volumes.
+fn unpack(out: &Path, manifest: &Manifest, chunks: &[u32]) -> Vec<u8> {
+    let mut decoder = Decoder::new().unwrap();
+    let mut bytes = Vec::new();
+    for &index in chunks {
+        let chunk = &manifest.chunks[index as usize];
+        let volume = &manifest.volumes[chunk.volume as usize - 1];
+        let tar = fs::read(out.join(&volume.name)).unwrap();
+        let start = usize::try_from(chunk.offset).unwrap();
+        let stored = &tar[start..][..chunk.stored as usize];
+        let mut raw = Vec::new();
+        decoder
+            .decode(chunk.encoding, stored, chunk.raw as usize, &mut raw)
+            .unwrap();
+        bytes.extend(raw);
+    }
+    bytes
+}
+
+#[test]
+fn what_comes_out_is_what_went_in() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (model(root.path()), root.path().join("t.bundle"));
+    let manifest = pack(&plan(open(&dir), &out, 2)).unwrap();
+
+    let bytes = fs::read(out.join("bundle.json")).unwrap();
+    assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
+    assert!(manifest.volumes.len() > 1);
+    assert_eq!(manifest.chunks.len(), CHUNKS - 1, "equal chunks once");
+    let mut found = BTreeMap::new();
+    for (tree, file) in manifest.files() {
+        assert!(matches!(tree, Tree::Model(_)));
+        let bytes = unpack(&out, &manifest, &file.chunks);
+        assert_eq!(file.size, bytes.len() as u64);
+        assert_eq!(file.sha256, Sha256::of(&bytes));
+        found.insert(PathBuf::from(file.path.as_str()), file.sha256);
+    }
+    assert_eq!(found, content(&dir));
+    let executable = fs::metadata(out.join("bundle")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&executable.permissions()) & 0o777,
+        0o755
+    );
+    assert!(!out.join(".pack").exists());
+}
+
+#[test]
+fn the_bundle_does_not_depend_on_the_number_of_jobs() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let packed = |jobs: usize| {
+        let out = root.path().join(format!("{jobs}"));
+        pack(&plan(open(&dir), &out, jobs)).unwrap();
+        content(&out)
+    };
+    let one = packed(1);
+    assert_eq!(one, packed(2));
+    assert_eq!(one, packed(7));
+}
+
+/// A directory that counts reads and fails from the `limit`-th on.
+struct Failing {
+    dir: ModelDir,
+    files: Vec<SourceFile>,
+    reads: &'static AtomicUsize,
+    limit: usize,
+}
+
+impl RangeSource for Failing {
+    fn files(&self) -> &[SourceFile] {
+        &self.files
+    }
+
+    fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if self.reads.fetch_add(1, Ordering::SeqCst) >= self.limit {
+            return Err(Error::Failed("the cable was pulled".into()));
+        }
+        self.dir.read(file, offset, buffer)
+    }
+
+    fn readers(&self) -> usize {
+        1
+    }
+}
+
+fn failing(dir: &Path, limit: usize) -> Failing {
+    let dir = open(dir);
+    Failing {
+        files: dir.files().to_vec(),
+        dir,
+        reads: Box::leak(Box::default()),
+        limit,
+    }
+}
+
+#[test]
+fn a_pack_that_fails_at_any_read_goes_on_there_and_ends_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let whole = root.path().join("whole");
+    pack(&plan(open(&dir), &whole, 2)).unwrap();
+    for limit in [0, 1, 2, 4, 5, 7] {
+        let out = root.path().join(format!("{limit}"));
+        let error = pack(&plan(failing(&dir, limit), &out, 2)).unwrap_err();
+        assert_eq!(error.to_string(), "the cable was pulled");
+        assert!(!out.join("bundle.json").exists());
+
+        let rest = failing(&dir, usize::MAX);
+        let reads = rest.reads;
+        pack(&plan(rest, &out, 1)).unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), CHUNKS - limit);
+        assert_eq!(content(&out), content(&whole), "after {limit} chunks");
+    }
+}
+
+#[test]
+fn one_chunk_per_run_ends_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let (whole, out) = (root.path().join("whole"), root.path().join("out"));
+    pack(&plan(open(&dir), &whole, 2)).unwrap();
+    for _ in 1..CHUNKS {
+        pack(&plan(failing(&dir, 1), &out, 2)).unwrap_err();
+    }
+    pack(&plan(failing(&dir, 1), &out, 2)).unwrap();
+    assert_eq!(content(&out), content(&whole));
+}
+
+#[test]
+fn a_wrong_hash_is_refused_by_name_and_leaves_no_trace() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let (whole, out) = (root.path().join("whole"), root.path().join("out"));
+    pack(&plan(open(&dir), &whole, 2)).unwrap();
+
+    let bytes = fs::read(dir.join("b.bin")).unwrap();
+    let mut git = GitBlobHasher::new(bytes.len() as u64);
+    git.update(&bytes);
+    let right = [
+        Expected::Sha256(Sha256::of(&bytes)),
+        Expected::GitBlob(git.finish()),
+    ];
+    for expected in right {
+        let promising = || {
+            let mut source = failing(&dir, usize::MAX);
+            source.files[1].expected = expected;
+            source
+        };
+        fs::write(dir.join("b.bin"), vec![1; bytes.len()]).unwrap();
+        let error = pack(&plan(promising(), &out, 2)).unwrap_err();
+        assert_eq!(error.exit_code(), 10);
+        assert!(error.to_string().contains("b.bin"), "{error}");
+
+        fs::write(dir.join("b.bin"), &bytes).unwrap();
+        pack(&plan(promising(), &out, 2)).unwrap();
+        assert_eq!(content(&out), content(&whole));
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn stopping_keeps_what_is_packed() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (model(root.path()), root.path().join("out"));
+    let plan = plan(open(&dir), &out, 1);
+    let error = super::run(&plan, &Silent, &AtomicBool::new(true)).unwrap_err();
+    assert_eq!(error.exit_code(), 130);
+    pack(&plan).unwrap();
+    let error = pack(&plan).unwrap_err();
+    assert!(error.to_string().contains("finished bundle"), "{error}");
+}
+
+#[test]
+fn another_plan_is_refused_until_told_to_start_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (model(root.path()), root.path().join("out"));
+    let (whole, fresh) = (root.path().join("whole"), root.path().join("model/new"));
+    pack(&plan(failing(&dir, 5), &out, 1)).unwrap_err();
+    fs::write(fresh, "x").unwrap();
+    let mut changed = plan(open(&dir), &out, 1);
+    let error = pack(&changed).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--fresh"), "{error}");
+    changed.fresh = true;
+    pack(&changed).unwrap();
+    pack(&plan(open(&dir), &whole, 1)).unwrap();
+    assert_eq!(content(&out), content(&whole));
+}
+
+#[test]
+fn a_second_pack_in_the_same_place_is_locked_out() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (model(root.path()), root.path().join("out"));
+    fs::create_dir_all(out.join(".pack")).unwrap();
+    let _lock = crate::fs::Lock::take(&out.join(".pack/lock"), "packing here").unwrap();
+    let error = pack(&plan(open(&dir), &out, 1)).unwrap_err();
+    assert_eq!(error.exit_code(), 15);
+}
