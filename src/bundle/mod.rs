@@ -4,6 +4,8 @@
 pub mod cluster_spec;
 pub mod codec;
 pub mod manifest;
+pub mod media;
+pub mod sums;
 pub mod volume;
 
 /// Raw bytes of a chunk; only the last chunk of a file is shorter.

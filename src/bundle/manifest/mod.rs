@@ -1,0 +1,225 @@
+//! `bundle.json`: which files travel, as which chunks, in which volumes, and what they are for.
+
+mod check;
+mod encoding;
+mod name;
+mod owners;
+
+pub use encoding::Encoding;
+pub use name::Name;
+pub use owners::{Owner, Owners};
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster_spec::ClusterSpec;
+use crate::digest::{Sha256, Xxh3};
+use crate::error::{Error, Result};
+use crate::path::{AbsPath, RelPath};
+
+/// The format that this executable writes and the only one it reads.
+pub const FORMAT: u32 = 1;
+
+/// The whole manifest. A value from [`Manifest::parse`] is consistent in itself: every index is
+/// in range, every size adds up, and the place of every chunk is the one that the order of the
+/// files demands. Whether the volumes match it is for `verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`FORMAT`].
+    pub format: u32,
+    /// The bundle's name; containers and directories are named after it.
+    pub name: Name,
+    /// Models, in the order of the spec.
+    pub models: Vec<Model>,
+    /// Container images, in the order of the spec.
+    pub images: Vec<Image>,
+    /// What to start on the far side.
+    pub cluster: ClusterSpec,
+    /// Every distinct chunk, in the order in which it stands in the volumes.
+    pub chunks: Vec<Chunk>,
+    /// The volumes, first to last.
+    pub volumes: Vec<Volume>,
+}
+
+/// A model: a directory of files at the same path on every node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The hub's name for it, `owner/name`.
+    pub repo: String,
+    /// What the spec asked for: a branch, tag or commit.
+    pub revision: String,
+    /// The commit that it meant when packed; absent for a local directory.
+    pub commit: Option<String>,
+    /// Where it stands on every node.
+    pub path: AbsPath,
+    /// Its files, sorted by path.
+    pub files: Vec<FileEntry>,
+}
+
+/// A container image: its config and its uncompressed layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// The tag that it gets on every node, e.g. `vllm/vllm-openai:v0.6.4.post1`.
+    pub reference: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// Digest of the config: the image's identity.
+    pub config: Sha256,
+    /// `diff_ids`: digests of the uncompressed layers, lowest first.
+    pub layers: Vec<Sha256>,
+    /// The registry's manifest digest, kept as provenance.
+    pub registry_digest: Option<String>,
+    /// What was seen inside while it was packed.
+    pub facts: ImageFacts,
+    /// Config and layers as `blobs/sha256/HEX`.
+    pub files: Vec<FileEntry>,
+}
+
+/// What `pack` learned about an image from its layers and its environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFacts {
+    /// Version of the installed `vllm` distribution.
+    pub vllm: Option<String>,
+    /// Version of the installed `ray` distribution; absent when there is no `ray` executable.
+    pub ray: Option<String>,
+    /// `CUDA_VERSION` of the image's environment.
+    pub cuda: Option<String>,
+}
+
+/// A file that travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Path below its model or image.
+    pub path: RelPath,
+    /// Bytes.
+    pub size: u64,
+    /// Of the whole file; for LFS files the value that the hub publishes.
+    pub sha256: Sha256,
+    /// Indices into [`Manifest::chunks`], in file order; none for an empty file.
+    pub chunks: Vec<u32>,
+}
+
+/// A piece of a file as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chunk {
+    /// SHA-256 of the stored bytes; the entry in the volume is `blobs/sha256/BLOB`.
+    pub blob: Sha256,
+    /// Stored bytes.
+    pub stored: u32,
+    /// Raw bytes; [`CHUNK_SIZE`] unless it is a file's last chunk.
+    pub raw: u32,
+    /// Fast check value of the raw bytes.
+    pub xxh3: Xxh3,
+    /// How the raw bytes became the stored ones.
+    pub encoding: Encoding,
+    /// Number of the volume, from 1.
+    pub volume: u32,
+    /// Where the stored bytes start in the volume.
+    pub offset: u64,
+}
+
+/// A volume: a plain tar file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// `vol-0001.tar`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Of the whole tar file.
+    pub sha256: Sha256,
+}
+
+/// A group of files with a common root.
+#[derive(Clone, Copy, Debug)]
+pub enum Tree<'a> {
+    /// Files of a model.
+    Model(&'a Model),
+    /// Blobs of an image.
+    Image(&'a Image),
+}
+
+impl<'a> Tree<'a> {
+    /// The files in manifest order.
+    #[must_use]
+    pub fn files(self) -> &'a [FileEntry] {
+        match self {
+            Self::Model(model) => &model.files,
+            Self::Image(image) => &image.files,
+        }
+    }
+
+    /// How messages call it: the repo or the image reference.
+    #[must_use]
+    pub fn label(self) -> &'a str {
+        match self {
+            Self::Model(model) => &model.repo,
+            Self::Image(image) => &image.reference,
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads and checks the bytes of a `bundle.json`.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| {
+            Error::Damaged(format!(
+                "bundle.json is damaged or of another format: {error}"
+            ))
+        })?;
+        check::check(&manifest).map_err(|fault| {
+            Error::Damaged(format!(
+                "bundle.json contradicts itself: {fault}; pack again"
+            ))
+        })?;
+        Ok(manifest)
+    }
+
+    /// The exact bytes of `bundle.json`: deterministic, one line.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::Failed(format!("cannot write the manifest: {error}")))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Models, then images: the order in which files stand in the volumes.
+    pub fn trees(&self) -> impl Iterator<Item = Tree<'_>> {
+        self.models
+            .iter()
+            .map(Tree::Model)
+            .chain(self.images.iter().map(Tree::Image))
+    }
+
+    /// All files with their trees, in the order of the volumes.
+    pub fn files(&self) -> impl Iterator<Item = (Tree<'_>, &FileEntry)> {
+        self.trees()
+            .flat_map(|tree| tree.files().iter().map(move |file| (tree, file)))
+    }
+
+    /// Bytes of all files once unpacked.
+    #[must_use]
+    pub fn raw_size(&self) -> u64 {
+        self.files().map(|(_, file)| file.size).sum()
+    }
+
+    /// Bytes of all distinct chunks as stored.
+    #[must_use]
+    pub fn stored_size(&self) -> u64 {
+        self.chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.stored))
+            .sum()
+    }
+}
+
+/// The most bytes that a chunk may take when stored: noise in plane frames costs a little.
+#[must_use]
+pub fn max_stored(raw: u32) -> u32 {
+    raw + raw / 256 + 1024
+}
