@@ -5,7 +5,7 @@ use std::io::Cursor;
 use zstd_safe::{CCtx, CParameter, ParamSwitch, Strategy, compress_bound};
 
 use super::choice::{Plan, choose, sample};
-use super::frame::{append_raw, raw_frame_len};
+use super::frame::{MAGIC, append_raw, raw_frame_len};
 use super::no_memory;
 use super::planes::{plane_len, split};
 use crate::bundle::manifest::Encoding;
@@ -54,7 +54,7 @@ impl Encoder {
         })
     }
 
-    /// Encodes a chunk; never larger than its raw bytes.
+    /// Encodes a chunk; at most [`max_stored`](crate::bundle::manifest::max_stored) bytes long.
     pub fn encode(&mut self, raw: &[u8]) -> Result<Encoded> {
         let plan = self.plan(raw)?;
         let bytes = match plan {
@@ -75,10 +75,7 @@ impl Encoder {
                 bytes,
                 encoding: plan.encoding(),
             },
-            _ => Encoded {
-                bytes: raw.to_vec(),
-                encoding: Encoding::Stored,
-            },
+            _ => as_it_is(raw),
         })
     }
 
@@ -111,6 +108,24 @@ impl Encoder {
             }
         }
         Ok(bytes)
+    }
+}
+
+/// Stores a chunk without making it smaller. One that starts like a zstd frame is wrapped in
+/// another: otherwise `x` coded and a file `x.zst` stored could be the same blob, which says
+/// nothing about how to decode it.
+fn as_it_is(raw: &[u8]) -> Encoded {
+    if !raw.starts_with(&MAGIC) {
+        return Encoded {
+            bytes: raw.to_vec(),
+            encoding: Encoding::Stored,
+        };
+    }
+    let mut bytes = Vec::with_capacity(raw_frame_len(raw.len()));
+    append_raw(raw, &mut bytes);
+    Encoded {
+        bytes,
+        encoding: Encoding::Zstd,
     }
 }
 
