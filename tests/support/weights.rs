@@ -1,6 +1,8 @@
 //! Synthetic model weights: a Gaussian mixture, because layers differ in scale. Real bf16 weights
 //! compress within 0.003 of it. Shared by tests and benches.
 
+#![allow(dead_code, reason = "each user needs another part")]
+
 /// A small deterministic random generator (splitmix64).
 pub struct Random(pub u64);
 

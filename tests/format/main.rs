@@ -1,0 +1,8 @@
+//! The bundle format as a whole: real bundles on disk, read, verified, damaged and unpacked.
+
+#[path = "../support/bundles.rs"]
+mod bundles;
+#[path = "../support/weights.rs"]
+mod weights;
+
+mod media;

@@ -1,0 +1,140 @@
+//! Small real bundles, written with the library's own codec and volumes. Shared by tests and
+//! benches.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use bundle::bundle::cluster_spec::ClusterSpec;
+use bundle::bundle::codec::Encoder;
+use bundle::bundle::manifest::{Chunk, FORMAT, FileEntry, Image, ImageFacts, Manifest, Model};
+use bundle::bundle::sums::Sums;
+use bundle::bundle::volume::VolumeWriter;
+use bundle::bundle::{CHUNK_SIZE, EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
+use bundle::digest::{Sha256, Xxh3};
+
+/// What to put into a bundle.
+pub struct Content {
+    /// The files of one model, sorted by path.
+    pub model: Vec<(String, Vec<u8>)>,
+    /// The config and the raw layers of one image; no image when empty.
+    pub image: Vec<Vec<u8>>,
+    /// Volumes stay below this many bytes.
+    pub volume_size: u64,
+}
+
+impl Content {
+    /// A model of these files.
+    pub fn model<const N: usize>(files: [(&str, Vec<u8>); N]) -> Self {
+        Self {
+            model: files.map(|(path, bytes)| (path.to_owned(), bytes)).to_vec(),
+            image: Vec::new(),
+            volume_size: 4 << 30,
+        }
+    }
+
+    /// Writes the bundle into `dir`, with a short text in the place of the executable.
+    pub fn write(&self, dir: &Path) -> Manifest {
+        fs::create_dir_all(dir).unwrap();
+        let mut writer = Writer {
+            volumes: VolumeWriter::create(dir, self.volume_size),
+            encoder: Encoder::new().unwrap(),
+            chunks: Vec::new(),
+            index: HashMap::new(),
+        };
+        let files = self.model.iter();
+        let model = Model {
+            repo: "owner/model".into(),
+            revision: "main".into(),
+            commit: None,
+            path: "/data/model".parse().unwrap(),
+            files: files
+                .map(|(path, bytes)| writer.file(path, bytes))
+                .collect(),
+        };
+        let image = self.image.first().map(|_| writer.image(&self.image));
+        let manifest = Manifest {
+            format: FORMAT,
+            name: "tiny".parse().unwrap(),
+            models: vec![model],
+            images: image.into_iter().collect(),
+            cluster: ClusterSpec::default(),
+            volumes: writer.volumes.finish().unwrap(),
+            chunks: writer.chunks,
+        };
+        seal(dir, &manifest);
+        manifest
+    }
+}
+
+/// Writes the manifest, a stand-in for the executable, and the checksums.
+pub fn seal(dir: &Path, manifest: &Manifest) {
+    let json = manifest.to_bytes().unwrap();
+    let executable = b"#!/bin/sh\n";
+    let mut sums = Sums::default();
+    let mut add = |name: &str, sha256| sums.insert(name.parse().unwrap(), sha256);
+    add(MANIFEST_NAME, Sha256::of(&json));
+    add(EXECUTABLE_NAME, Sha256::of(executable));
+    for volume in &manifest.volumes {
+        add(&volume.name, volume.sha256);
+    }
+    fs::write(dir.join(MANIFEST_NAME), json).unwrap();
+    fs::write(dir.join(EXECUTABLE_NAME), executable).unwrap();
+    fs::write(dir.join(SUMS_NAME), sums.to_string()).unwrap();
+}
+
+struct Writer {
+    volumes: VolumeWriter,
+    encoder: Encoder,
+    chunks: Vec<Chunk>,
+    index: HashMap<Sha256, u32>,
+}
+
+impl Writer {
+    fn file(&mut self, path: &str, bytes: &[u8]) -> FileEntry {
+        let pieces = bytes.chunks(usize::try_from(CHUNK_SIZE).unwrap());
+        FileEntry {
+            path: path.parse().unwrap(),
+            size: bytes.len() as u64,
+            sha256: Sha256::of(bytes),
+            chunks: pieces.map(|raw| self.chunk(raw)).collect(),
+        }
+    }
+
+    fn chunk(&mut self, raw: &[u8]) -> u32 {
+        let encoded = self.encoder.encode(raw).unwrap();
+        let blob = Sha256::of(&encoded.bytes);
+        if let Some(&index) = self.index.get(&blob) {
+            return index;
+        }
+        let (volume, offset) = self.volumes.append(&blob, &encoded.bytes).unwrap();
+        let index = u32::try_from(self.chunks.len()).unwrap();
+        self.index.insert(blob, index);
+        self.chunks.push(Chunk {
+            blob,
+            stored: u32::try_from(encoded.bytes.len()).unwrap(),
+            raw: u32::try_from(raw.len()).unwrap(),
+            xxh3: Xxh3::of(raw),
+            encoding: encoded.encoding,
+            volume,
+            offset,
+        });
+        index
+    }
+
+    fn image(&mut self, blobs: &[Vec<u8>]) -> Image {
+        let digests: Vec<_> = blobs.iter().map(|bytes| Sha256::of(bytes)).collect();
+        let named = blobs.iter().zip(&digests);
+        Image {
+            reference: "example/tiny:1".into(),
+            platform: "linux/amd64".into(),
+            config: digests[0],
+            layers: digests[1..].to_vec(),
+            registry_digest: None,
+            facts: ImageFacts::default(),
+            files: named
+                .map(|(bytes, digest)| self.file(&format!("blobs/sha256/{digest}"), bytes))
+                .collect(),
+        }
+    }
+}
