@@ -11,7 +11,11 @@ use super::output::{print, size};
 use super::progress::Meter;
 use crate::bundle::manifest::Manifest;
 use crate::error::{Error, Result};
+use crate::http;
+use crate::hub::{self, Client, Endpoint, Token};
+use crate::pack::hub_source::HubSource;
 use crate::pack::model_dir::ModelDir;
+use crate::pack::pinned_commit;
 use crate::pack::plan::{ModelPlan, Plan};
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
@@ -23,6 +27,19 @@ pub struct Args {
     /// The spec.
     #[arg(default_value = SPEC_NAME)]
     spec: PathBuf,
+    /// The hub to download from, e.g. hf-mirror.com or <http://10.0.0.5:8080>
+    /// [default: $HF_ENDPOINT, else huggingface.co].
+    #[arg(long, value_name = "HOST|URL")]
+    mirror: Option<String>,
+    /// File with the token for gated or private models [default: $HF_TOKEN or where hf keeps it].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Proxy for all requests [default: `$HTTPS_PROXY` and the like].
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// More authorities to trust for TLS, as PEM.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Directory of the bundle [default: ./NAME.bundle].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -44,7 +61,7 @@ pub struct Args {
 /// Runs `bundle pack`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
-    let plan = plan(args)?;
+    let plan = plan(args, &stop)?;
     let meter = Meter::new("packing", plan.model_bytes());
     let manifest = crate::pack::run(&plan, &meter, &stop)?;
     drop(meter);
@@ -69,35 +86,82 @@ impl Progress for Meter {
     }
 }
 
-fn plan(args: &Args) -> Result<Plan> {
+fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
     let spec = Spec::read(&args.spec)?;
+    let out = args.output.clone();
+    let out = out.unwrap_or_else(|| format!("{}.bundle", spec.name).into());
+    let sources = Sources {
+        args,
+        spec: &spec,
+        out: &out,
+        stop,
+    };
     let models = spec
         .models
         .iter()
-        .map(|model| model_plan(args, &spec, model))
+        .map(|model| sources.model(model))
         .collect::<Result<_>>()?;
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Plan {
-        out: args
-            .output
-            .clone()
-            .unwrap_or_else(|| format!("{}.bundle", spec.name).into()),
         volume_size: args.volume_size,
         jobs: args.jobs.map_or(cores, usize::from),
         fresh: args.fresh,
-        spec,
         models,
+        out,
+        spec,
     })
 }
 
-fn model_plan(args: &Args, spec: &Spec, model: &ModelSpec) -> Result<ModelPlan> {
-    let selection = Selection::new(&model.include, &model.exclude)?;
-    let dir = model_dir(&args.model_dir, spec, model)
-        .ok_or_else(|| Error::Usage(format!("no --model-dir is given for model {}", model.repo)))?;
-    Ok(ModelPlan {
-        source: Box::new(ModelDir::open(dir, &selection)?),
-        commit: None,
-    })
+/// Where models come from, as the command line says.
+struct Sources<'a> {
+    args: &'a Args,
+    spec: &'a Spec,
+    out: &'a Path,
+    stop: &'a Arc<AtomicBool>,
+}
+
+impl Sources<'_> {
+    fn model(&self, model: &ModelSpec) -> Result<ModelPlan> {
+        let selection = Selection::new(&model.include, &model.exclude)?;
+        if let Some(dir) = model_dir(&self.args.model_dir, self.spec, model) {
+            return Ok(ModelPlan {
+                source: Box::new(ModelDir::open(dir, &selection)?),
+                commit: None,
+            });
+        }
+        if !self.args.model_dir.is_empty() {
+            return Err(Error::Usage(format!(
+                "no --model-dir is for model {0}; say --model-dir {0}=DIR",
+                model.repo
+            )));
+        }
+        let pinned = if self.args.fresh {
+            None
+        } else {
+            pinned_commit(self.out, &model.repo, &model.revision)?
+        };
+        let revision = pinned.as_ref().unwrap_or(&model.revision);
+        let repository = self.hub()?.repository(&model.repo, revision)?;
+        let source = HubSource::new(repository, &selection)
+            .map_err(|error| error.at(format!("model {}", model.repo)))?;
+        Ok(ModelPlan {
+            commit: Some(source.commit().to_owned()),
+            source: Box::new(source),
+        })
+    }
+
+    fn hub(&self) -> Result<Client> {
+        Client::new(hub::Options {
+            endpoint: Endpoint::choose(self.args.mirror.as_deref())?,
+            token: Token::find(self.args.token_file.as_deref())?,
+            http: http::Options {
+                proxy: self.args.proxy.clone(),
+                ca_file: self.args.ca_file.clone(),
+                stop: Arc::clone(self.stop),
+                ..http::Options::default()
+            },
+        })
+    }
 }
 
 /// The local directory for a model: `REPO=DIR`, or a bare `DIR` for the only model.

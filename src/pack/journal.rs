@@ -2,7 +2,7 @@
 //! needs to go on after a kill -9: what has no line was not done, and a torn last line is no line.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -60,16 +60,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads the whole lines of a journal, and opens it behind them. No file is an empty journal.
+    /// Reads a journal and opens it behind its last whole line.
     pub fn open(path: &Path) -> Result<(Self, Vec<Placed>)> {
+        let (lines, len) = read(path)?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(path)
             .map_err(Error::io("open", path))?;
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
-        let (lines, len) = whole_lines(&bytes);
         let mut journal = Self {
             file,
             path: path.to_owned(),
@@ -106,6 +105,15 @@ impl Journal {
     /// Makes all lines survive a power loss.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io("sync", &self.path))
+    }
+}
+
+/// The whole lines of a journal and the bytes that they take. No file is an empty journal.
+pub fn read(path: &Path) -> Result<(Vec<Placed>, u64)> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(whole_lines(&bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok((Vec::new(), 0)),
+        Err(error) => Err(Error::io("read", path)(error)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a spec to a bundle: sources, the ordered pipeline, resume.
 
 mod finish;
+pub mod hub_source;
 mod journal;
 pub mod model_dir;
 mod pipeline;
@@ -32,6 +33,12 @@ use crate::fs::{Lock, create_dir_all};
 
 /// Directory inside an unfinished bundle that holds the journal and the lock.
 const WORK_NAME: &str = ".pack";
+
+/// The commit that an unfinished pack in `out` has pinned a revision to: a branch may move while a
+/// pack is interrupted.
+pub fn pinned_commit(out: &Path, repo: &str, revision: &str) -> Result<Option<String>> {
+    resume::pinned_commit(&out.join(WORK_NAME), repo, revision)
+}
 
 /// Packs a bundle, going on where an earlier run of the same plan ended. Setting `stop` ends it
 /// soon, with everything kept for the next run.

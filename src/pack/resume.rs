@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 
-use super::journal::{Journal, Line, Placed};
+use super::journal::{self, Journal, Line, Placed};
 use super::pipeline::intake::KnownFile;
 use super::plan::{Plan, Start};
 use super::state::{State, nonsense};
@@ -70,6 +70,17 @@ pub fn forget(out: &Path, work: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The commit that the journal's first line pins a revision to.
+pub fn pinned_commit(work: &Path, repo: &str, revision: &str) -> Result<Option<String>> {
+    let lines = journal::read(&work.join(JOURNAL))?.0;
+    let Some(Line::Start(start)) = lines.into_iter().next().map(|placed| placed.line) else {
+        return Ok(None);
+    };
+    let mut models = start.models.into_iter();
+    let model = models.find(|model| model.repo == repo && model.revision == revision);
+    Ok(model.and_then(|model| model.commit))
 }
 
 /// The files of an earlier run as the intake skips them.
