@@ -28,10 +28,10 @@ pub struct Args {
     #[arg(default_value = SPEC_NAME)]
     spec: PathBuf,
     /// The hub to download from, e.g. hf-mirror.com or <http://10.0.0.5:8080>
-    /// [default: $HF_ENDPOINT, else huggingface.co].
+    /// [default: `$HF_ENDPOINT`, else huggingface.co].
     #[arg(long, value_name = "HOST|URL")]
     mirror: Option<String>,
-    /// File with the token for gated or private models [default: $HF_TOKEN or where hf keeps it].
+    /// File with the token for gated or private models [default: `$HF_TOKEN` or where hf keeps it].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Proxy for all requests [default: `$HTTPS_PROXY` and the like].

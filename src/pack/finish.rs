@@ -1,14 +1,16 @@
 //! The last step: manifest, executable and checksum list beside the volumes.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Seek as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::plan::Plan;
 use super::state::State;
 use crate::bundle::manifest::{FORMAT, FileEntry, Image, Manifest, Model};
-use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME};
+use crate::bundle::sums::Sums;
+use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
+use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 use crate::fs::write_atomic;
 
@@ -47,25 +49,35 @@ pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Manifest {
 }
 
 /// Puts the running executable into the bundle, so that the far side needs nothing else.
-pub fn copy_executable(out: &Path) -> Result<()> {
+pub fn copy_executable(out: &Path) -> Result<Sha256> {
     let target = out.join(EXECUTABLE_NAME);
     let running = Path::new("/proc/self/exe");
     let mut source = File::open(running).map_err(Error::io("read", running))?;
     let fail = |cause| Error::io("write", &target)(cause);
     let mut file = tempfile::NamedTempFile::new_in(out).map_err(fail)?;
     io::copy(&mut source, &mut file).map_err(fail)?;
-    let handle = file.as_file();
+    let handle = file.as_file_mut();
     handle
         .set_permissions(Permissions::from_mode(0o755))
         .map_err(fail)?;
     handle.sync_all().map_err(fail)?;
+    handle.rewind().map_err(fail)?;
+    let (sha256, _) = sha256_of_reader(handle).map_err(fail)?;
     file.persist(&target).map_err(|error| fail(error.error))?;
-    Ok(())
+    Ok(sha256)
 }
 
-/// Writes `bundle.json`; with it, the bundle is one.
-pub fn write_manifest(out: &Path, manifest: &Manifest) -> Result<()> {
-    write_atomic(&out.join(MANIFEST_NAME), &manifest.to_bytes()?)
+/// Writes `SHA256SUMS` and, last of all, `bundle.json`: with it, the bundle is one.
+pub fn write_manifest(out: &Path, manifest: &Manifest, executable: Sha256) -> Result<()> {
+    let bytes = manifest.to_bytes()?;
+    let mut sums = Sums::default();
+    sums.insert(EXECUTABLE_NAME.parse()?, executable);
+    sums.insert(MANIFEST_NAME.parse()?, Sha256::of(&bytes));
+    for volume in &manifest.volumes {
+        sums.insert(volume.name.parse()?, volume.sha256);
+    }
+    write_atomic(&out.join(SUMS_NAME), sums.to_string().as_bytes())?;
+    write_atomic(&out.join(MANIFEST_NAME), &bytes)
 }
 
 /// Removes what only an unfinished pack needs.

@@ -71,8 +71,8 @@ pub fn run(plan: &Plan, progress: &dyn Progress, stop: &AtomicBool) -> Result<Ma
         Ok(())
     })?;
     let manifest = finish::manifest(plan, state, Vec::new());
-    finish::copy_executable(&plan.out)?;
-    finish::write_manifest(&plan.out, &manifest)?;
+    let executable = finish::copy_executable(&plan.out)?;
+    finish::write_manifest(&plan.out, &manifest, executable)?;
     finish::remove_work(&work)?;
     Ok(manifest)
 }

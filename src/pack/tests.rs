@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,14 +15,10 @@ use super::selection::Selection;
 use super::source::{Expected, RangeSource, SourceFile};
 use super::spec::Spec;
 use crate::bundle::CHUNK_SIZE;
-use crate::bundle::codec::Decoder;
+use crate::bundle::codec::{Decoder, weights};
 use crate::bundle::manifest::{Manifest, Tree};
 use crate::digest::{GitBlobHasher, Sha256};
 use crate::error::{Error, Result};
-
-#[path = "../../tests/support/weights.rs"]
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-mod weights;
 
 const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
 
@@ -154,6 +151,13 @@ fn what_comes_out_is_what_went_in() {
         0o755
     );
     assert!(!out.join(".pack").exists());
+    let check = Command::new("sha256sum")
+        .args(["--check", "--strict", "--quiet", "SHA256SUMS"])
+        .current_dir(&out)
+        .status();
+    assert!(check.unwrap().success());
+    let sums = fs::read_to_string(out.join("SHA256SUMS")).unwrap();
+    assert_eq!(sums.lines().count(), content(&out).len() - 1, "{sums}");
 }
 
 #[test]

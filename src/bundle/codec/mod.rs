@@ -23,7 +23,7 @@ fn no_memory() -> Error {
 
 #[cfg(test)]
 #[path = "../../../tests/support/weights.rs"]
-mod weights;
+pub(crate) mod weights;
 
 #[cfg(test)]
 mod tests;
