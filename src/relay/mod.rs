@@ -1,1 +1,77 @@
 //! The relay chain: chunks from node to node over pinned TLS, checked before they are kept.
+//!
+//! The origin [`feed`]s the first node through a [`forward::Forward`]; each node runs a
+//! [`hop::Hop`], which passes the bytes on while they arrive and hands whole, checked chunks to
+//! its [`Store`]. Who is next can change at any time; what a node misses by that comes in a later
+//! round. `docs/RELAY.md` says why.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+
+mod feed;
+pub mod forward;
+pub mod frame;
+pub mod hop;
+mod keeper;
+pub mod tls;
+
+pub use feed::feed;
+
+/// Where a node's chunks go.
+pub trait Store: Send + Sync {
+    /// Keeps a chunk. `stored` are its stored bytes, whose SHA-256 is the chunk's name. Called by
+    /// several threads at once.
+    fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<()>;
+}
+
+/// A node's data port, and the certificate that must answer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// SHA-256 of its certificate.
+    pub fingerprint: Sha256,
+}
+
+/// What happens in a hop, for the control channel.
+#[derive(Debug)]
+pub enum RelayEvent {
+    /// Totals of this round, about twice a second while data flows.
+    Progress {
+        /// Chunks that the store has taken.
+        stored_chunks: u32,
+        /// Bytes that came in.
+        received: u64,
+    },
+    /// The end of the round came, and everything before it is stored.
+    RoundDone,
+    /// The next node takes no more; nothing is passed on until another is set.
+    NextFailed {
+        /// Its data address.
+        next: SocketAddr,
+        /// Why, as a sentence.
+        message: String,
+    },
+    /// The connection to the feeder ended before the round did; another is waited for.
+    FeederLost {
+        /// Why, as a sentence.
+        message: String,
+    },
+    /// The store takes no more here; chunks are still passed on.
+    Broken {
+        /// What it said.
+        error: Error,
+    },
+}
+
+/// Hears events, on the threads where they happen.
+pub type Listener = Arc<dyn Fn(RelayEvent) + Send + Sync>;
+
+/// Bytes that are passed on at once.
+const PIECE: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests;
