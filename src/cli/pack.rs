@@ -61,9 +61,9 @@ pub struct Args {
 /// Runs `bundle pack`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
-    let plan = plan(args, &stop)?;
-    let meter = Meter::new("packing", plan.model_bytes());
-    let manifest = crate::pack::run(&plan, &meter, &stop)?;
+    let mut plan = plan(args, &stop)?;
+    let meter = Meter::new("packing", plan.bytes());
+    let manifest = crate::pack::run(&mut plan, &meter, &stop)?;
     drop(meter);
     print(&summary(&plan.out, &manifest))
 }
@@ -107,6 +107,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         jobs: args.jobs.map_or(cores, usize::from),
         fresh: args.fresh,
         models,
+        image: None,
         out,
         spec,
     })

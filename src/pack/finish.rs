@@ -1,5 +1,6 @@
 //! The last step: manifest, executable and checksum list beside the volumes.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use super::plan::Plan;
 use super::state::State;
+use super::tree::TreeId;
 use crate::bundle::manifest::{FORMAT, FileEntry, Image, Manifest, Model};
 use crate::bundle::sums::Sums;
 use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
@@ -14,38 +16,47 @@ use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 use crate::fs::write_atomic;
 
-/// The manifest of what is packed. Trees are the models of the plan, then the images.
-pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Manifest {
-    let mut trees: Vec<Vec<FileEntry>> = vec![Vec::new(); plan.models.len() + images.len()];
-    for file in state.files {
-        trees[file.tree].push(file.entry);
-    }
-    let mut trees = trees.into_iter();
-    let models = plan.spec.models.iter().zip(&plan.models);
-    let models = models
-        .zip(trees.by_ref())
-        .map(|((spec, model), files)| Model {
-            repo: spec.repo.clone(),
-            revision: spec.revision.clone(),
-            commit: model.commit.clone(),
-            path: spec.path.clone(),
-            files,
-        })
-        .collect();
-    let images = images
-        .into_iter()
-        .zip(trees)
-        .map(|(image, files)| Image { files, ..image })
-        .collect();
-    Manifest {
+/// The manifest of what is packed.
+pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Result<Manifest> {
+    let models = plan.spec.models.iter().zip(&plan.models).enumerate();
+    let models = models.map(|(index, (spec, model))| Model {
+        repo: spec.repo.clone(),
+        revision: spec.revision.clone(),
+        commit: model.commit.clone(),
+        path: spec.path.clone(),
+        files: files_of(&state, TreeId::Model(index)),
+    });
+    let images = images.into_iter().enumerate().map(|(index, image)| {
+        let files = blobs(files_of(&state, TreeId::Image(index)))?;
+        Ok(Image { files, ..image })
+    });
+    Ok(Manifest {
         format: FORMAT,
         name: plan.spec.name.clone(),
-        models,
-        images,
+        models: models.collect(),
+        images: images.collect::<Result<_>>()?,
         cluster: plan.spec.cluster.clone(),
         chunks: state.chunks,
         volumes: state.volumes,
-    }
+    })
+}
+
+fn files_of(state: &State, tree: TreeId) -> Vec<FileEntry> {
+    let files = state.files.iter().filter(|file| file.tree == tree);
+    files.map(|file| file.entry.clone()).collect()
+}
+
+/// The parts of an image under the names that they have on the far side, each once.
+fn blobs(parts: Vec<FileEntry>) -> Result<Vec<FileEntry>> {
+    let mut seen = HashSet::new();
+    parts
+        .into_iter()
+        .filter(|part| seen.insert(part.sha256))
+        .map(|part| {
+            let path = format!("blobs/sha256/{}", part.sha256).parse()?;
+            Ok(FileEntry { path, ..part })
+        })
+        .collect()
 }
 
 /// Puts the running executable into the bundle, so that the far side needs nothing else.

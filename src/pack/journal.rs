@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Start;
+use super::tree::TreeId;
 use crate::bundle::manifest::{Chunk, Volume};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -21,8 +22,8 @@ pub enum Line {
     Start(Start),
     /// A file begins.
     Begin {
-        /// Index of its tree: models, then images.
-        tree: usize,
+        /// What it belongs to.
+        tree: TreeId,
         /// Its path below the tree.
         path: RelPath,
     },
@@ -138,7 +139,7 @@ mod tests {
 
     fn begin(path: &str) -> Line {
         Line::Begin {
-            tree: 0,
+            tree: TreeId::Model(0),
             path: path.parse().unwrap(),
         }
     }

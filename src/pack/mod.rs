@@ -13,6 +13,7 @@ pub mod source;
 pub mod spec;
 mod state;
 mod stored;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,11 @@ use std::sync::atomic::AtomicBool;
 use self::pipeline::fetch::feed_files;
 use self::pipeline::intake::Intake;
 use self::pipeline::ledger::Ledger;
+use self::pipeline::stream::feed_image;
 use self::plan::Plan;
 use self::progress::Progress;
 use self::stored::StoredChunks;
+use self::tree::TreeId;
 use crate::bundle::MANIFEST_NAME;
 use crate::bundle::manifest::Manifest;
 use crate::error::{Error, Result};
@@ -42,7 +45,7 @@ pub fn pinned_commit(out: &Path, repo: &str, revision: &str) -> Result<Option<St
 
 /// Packs a bundle, going on where an earlier run of the same plan ended. Setting `stop` ends it
 /// soon, with everything kept for the next run.
-pub fn run(plan: &Plan, progress: &dyn Progress, stop: &AtomicBool) -> Result<Manifest> {
+pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Result<Manifest> {
     let work = plan.out.join(WORK_NAME);
     if !plan.fresh {
         refuse_finished(&plan.out, &work)?;
@@ -54,23 +57,28 @@ pub fn run(plan: &Plan, progress: &dyn Progress, stop: &AtomicBool) -> Result<Ma
     }
     let resumed = resume::resume(plan, &work)?;
     let known = resume::known_files(&resumed.state);
-    progress.total(plan.model_bytes());
+    progress.total(plan.bytes());
     let ledger = Ledger::new(
         resumed.state,
         resumed.volumes,
         resumed.journal,
-        resumed.file_at,
+        resumed.mark,
         progress,
     );
     let stored = StoredChunks::new(plan.out.clone());
-    let state = pipeline::run(ledger, plan.jobs, |steps| {
+    let (models, image) = (&plan.models, &mut plan.image);
+    let (state, images) = pipeline::run(ledger, plan.jobs, |steps| {
         let mut intake = Intake::new(steps, known, stop, progress);
-        for (tree, model) in plan.models.iter().enumerate() {
-            feed_files(&mut intake, tree, model.source.as_ref(), &stored)?;
+        for (index, model) in models.iter().enumerate() {
+            let source = model.source.as_ref();
+            feed_files(&mut intake, TreeId::Model(index), source, &stored)?;
         }
-        Ok(())
+        let image = image
+            .as_mut()
+            .map(|image| feed_image(&mut intake, TreeId::Image(0), image.as_mut()));
+        image.into_iter().collect::<Result<Vec<_>>>()
     })?;
-    let manifest = finish::manifest(plan, state, Vec::new());
+    let manifest = finish::manifest(plan, state, images)?;
     let executable = finish::copy_executable(&plan.out)?;
     finish::write_manifest(&plan.out, &manifest, executable)?;
     finish::remove_work(&work)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::source::{RangeSource, SourceFile};
 use super::spec::Spec;
 use crate::digest::{Hasher, Sha256};
+use crate::image::ImageSource;
 
 /// Everything that decides what a bundle holds, and where and how it is made.
 pub struct Plan {
@@ -22,6 +23,8 @@ pub struct Plan {
     pub fresh: bool,
     /// Where each model of the spec comes from.
     pub models: Vec<ModelPlan>,
+    /// Where the image comes from, if one travels.
+    pub image: Option<Box<dyn ImageSource>>,
 }
 
 /// Where a model comes from.
@@ -82,14 +85,12 @@ impl Plan {
         }
     }
 
-    /// Raw bytes of all models.
+    /// Raw bytes of everything, as far as known.
     #[must_use]
-    pub fn model_bytes(&self) -> u64 {
-        self.models
-            .iter()
-            .flat_map(|model| model.source.files())
-            .map(|file| file.size)
-            .sum()
+    pub fn bytes(&self) -> u64 {
+        let models = self.models.iter().flat_map(|model| model.source.files());
+        let image = self.image.as_ref().map_or(0, |image| image.size());
+        models.map(|file| file.size).sum::<u64>() + image
     }
 }
 

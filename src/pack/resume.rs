@@ -8,6 +8,7 @@ use super::journal::{self, Journal, Line, Placed};
 use super::pipeline::intake::KnownFile;
 use super::plan::{Plan, Start};
 use super::state::{State, nonsense};
+use super::tree::Mark;
 use crate::bundle::manifest::Chunk;
 use crate::bundle::volume::VolumeWriter;
 use crate::bundle::{MANIFEST_NAME, SUMS_NAME};
@@ -24,8 +25,8 @@ pub struct Resumed {
     pub volumes: VolumeWriter,
     /// The journal, open behind its last good line.
     pub journal: Journal,
-    /// Where the journal begins to speak of the open file.
-    pub file_at: u64,
+    /// Where to go back to when what comes in next is wrong.
+    pub mark: Option<Mark>,
 }
 
 /// Reads the journal in the work directory and compares it with the volumes. Chunks of the volume
@@ -49,12 +50,12 @@ pub fn resume(plan: &Plan, work: &Path) -> Result<Resumed> {
     if let Some(lost) = position_of_chunk(&lines, kept) {
         cut(&mut journal, &mut lines, lost)?;
     }
-    let (state, file_at) = replay(&lines)?;
+    let (state, mark) = replay(&lines)?;
     Ok(Resumed {
         state,
         volumes,
         journal,
-        file_at,
+        mark,
     })
 }
 
@@ -134,16 +135,15 @@ fn position_of_chunk(lines: &[Placed], index: usize) -> Option<usize> {
         .map(|(position, _)| position)
 }
 
-/// The state that the lines after the first add up to, and where they begin to speak of the open
-/// file.
-fn replay(lines: &[Placed]) -> Result<(State, u64)> {
+/// The state that the lines after the first add up to, and where to go back to.
+fn replay(lines: &[Placed]) -> Result<(State, Option<Mark>)> {
     let mut state = State::default();
-    let mut file_at = 0;
+    let mut mark = None;
     for placed in lines.iter().skip(1) {
-        if matches!(placed.line, Line::Begin { .. }) {
-            file_at = placed.at;
+        if let Line::Begin { tree, .. } = placed.line {
+            mark = Some(Mark::after(mark, tree, placed.at));
         }
         state.apply(placed.line.clone())?;
     }
-    Ok((state, file_at))
+    Ok((state, mark))
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::journal::Line;
+use super::tree::TreeId;
 use crate::bundle::manifest::{Chunk, FileEntry, Volume};
 use crate::error::{Error, Result};
 use crate::path::RelPath;
@@ -23,8 +24,8 @@ pub struct State {
 /// A file that is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedFile {
-    /// Index of its tree: models, then images.
-    pub tree: usize,
+    /// What it belongs to.
+    pub tree: TreeId,
     /// As it goes into the manifest.
     pub entry: FileEntry,
 }
@@ -32,8 +33,8 @@ pub struct PackedFile {
 /// A file that is not complete yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFile {
-    /// Index of its tree: models, then images.
-    pub tree: usize,
+    /// What it belongs to.
+    pub tree: TreeId,
     /// Its path below the tree.
     pub path: RelPath,
     /// Indices of its chunks so far.

@@ -16,9 +16,10 @@ use super::source::{Expected, RangeSource, SourceFile};
 use super::spec::Spec;
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::codec::{Decoder, weights};
-use crate::bundle::manifest::{Manifest, Tree};
+use crate::bundle::manifest::{Image, ImageFacts, Manifest, Tree};
 use crate::digest::{GitBlobHasher, Sha256};
 use crate::error::{Error, Result};
+use crate::image::{ImageSource, Sink};
 
 const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
 
@@ -83,6 +84,7 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
             source: Box::new(source),
             commit: None,
         }],
+        image: None,
     }
 }
 
@@ -90,8 +92,8 @@ fn open(dir: &Path) -> ModelDir {
     ModelDir::open(dir, &Selection::new(&[], &[]).unwrap()).unwrap()
 }
 
-fn pack(plan: &Plan) -> Result<Manifest> {
-    super::run(plan, &Silent, &AtomicBool::new(false))
+fn pack(mut plan: Plan) -> Result<Manifest> {
+    super::run(&mut plan, &Silent, &AtomicBool::new(false))
 }
 
 /// Names and digests of everything below a directory.
@@ -130,7 +132,7 @@ fn unpack(out: &Path, manifest: &Manifest, chunks: &[u32]) -> Vec<u8> {
 fn what_comes_out_is_what_went_in() {
     let root = tempfile::tempdir().unwrap();
     let (dir, out) = (model(root.path()), root.path().join("t.bundle"));
-    let manifest = pack(&plan(open(&dir), &out, 2)).unwrap();
+    let manifest = pack(plan(open(&dir), &out, 2)).unwrap();
 
     let bytes = fs::read(out.join("bundle.json")).unwrap();
     assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
@@ -166,7 +168,7 @@ fn the_bundle_does_not_depend_on_the_number_of_jobs() {
     let dir = model(root.path());
     let packed = |jobs: usize| {
         let out = root.path().join(format!("{jobs}"));
-        pack(&plan(open(&dir), &out, jobs)).unwrap();
+        pack(plan(open(&dir), &out, jobs)).unwrap();
         content(&out)
     };
     let one = packed(1);
@@ -214,16 +216,16 @@ fn a_pack_that_fails_at_any_read_goes_on_there_and_ends_the_same() {
     let root = tempfile::tempdir().unwrap();
     let dir = model(root.path());
     let whole = root.path().join("whole");
-    pack(&plan(open(&dir), &whole, 2)).unwrap();
+    pack(plan(open(&dir), &whole, 2)).unwrap();
     for limit in [0, 1, 2, 4, 5, 7] {
         let out = root.path().join(format!("{limit}"));
-        let error = pack(&plan(failing(&dir, limit), &out, 2)).unwrap_err();
+        let error = pack(plan(failing(&dir, limit), &out, 2)).unwrap_err();
         assert_eq!(error.to_string(), "the cable was pulled");
         assert!(!out.join("bundle.json").exists());
 
         let rest = failing(&dir, usize::MAX);
         let reads = rest.reads;
-        pack(&plan(rest, &out, 1)).unwrap();
+        pack(plan(rest, &out, 1)).unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), CHUNKS - limit);
         assert_eq!(content(&out), content(&whole), "after {limit} chunks");
     }
@@ -234,11 +236,11 @@ fn one_chunk_per_run_ends_the_same() {
     let root = tempfile::tempdir().unwrap();
     let dir = model(root.path());
     let (whole, out) = (root.path().join("whole"), root.path().join("out"));
-    pack(&plan(open(&dir), &whole, 2)).unwrap();
+    pack(plan(open(&dir), &whole, 2)).unwrap();
     for _ in 1..CHUNKS {
-        pack(&plan(failing(&dir, 1), &out, 2)).unwrap_err();
+        pack(plan(failing(&dir, 1), &out, 2)).unwrap_err();
     }
-    pack(&plan(failing(&dir, 1), &out, 2)).unwrap();
+    pack(plan(failing(&dir, 1), &out, 2)).unwrap();
     assert_eq!(content(&out), content(&whole));
 }
 
@@ -247,7 +249,7 @@ fn a_wrong_hash_is_refused_by_name_and_leaves_no_trace() {
     let root = tempfile::tempdir().unwrap();
     let dir = model(root.path());
     let (whole, out) = (root.path().join("whole"), root.path().join("out"));
-    pack(&plan(open(&dir), &whole, 2)).unwrap();
+    pack(plan(open(&dir), &whole, 2)).unwrap();
 
     let bytes = fs::read(dir.join("b.bin")).unwrap();
     let mut git = GitBlobHasher::new(bytes.len() as u64);
@@ -263,12 +265,12 @@ fn a_wrong_hash_is_refused_by_name_and_leaves_no_trace() {
             source
         };
         fs::write(dir.join("b.bin"), vec![1; bytes.len()]).unwrap();
-        let error = pack(&plan(promising(), &out, 2)).unwrap_err();
+        let error = pack(plan(promising(), &out, 2)).unwrap_err();
         assert_eq!(error.exit_code(), 10);
         assert!(error.to_string().contains("b.bin"), "{error}");
 
         fs::write(dir.join("b.bin"), &bytes).unwrap();
-        pack(&plan(promising(), &out, 2)).unwrap();
+        pack(plan(promising(), &out, 2)).unwrap();
         assert_eq!(content(&out), content(&whole));
         fs::remove_dir_all(&out).unwrap();
     }
@@ -278,11 +280,11 @@ fn a_wrong_hash_is_refused_by_name_and_leaves_no_trace() {
 fn stopping_keeps_what_is_packed() {
     let root = tempfile::tempdir().unwrap();
     let (dir, out) = (model(root.path()), root.path().join("out"));
-    let plan = plan(open(&dir), &out, 1);
-    let error = super::run(&plan, &Silent, &AtomicBool::new(true)).unwrap_err();
+    let mut stopped = plan(open(&dir), &out, 1);
+    let error = super::run(&mut stopped, &Silent, &AtomicBool::new(true)).unwrap_err();
     assert_eq!(error.exit_code(), 130);
-    pack(&plan).unwrap();
-    let error = pack(&plan).unwrap_err();
+    pack(plan(open(&dir), &out, 1)).unwrap();
+    let error = pack(plan(open(&dir), &out, 1)).unwrap_err();
     assert!(error.to_string().contains("finished bundle"), "{error}");
 }
 
@@ -291,15 +293,15 @@ fn another_plan_is_refused_until_told_to_start_over() {
     let root = tempfile::tempdir().unwrap();
     let (dir, out) = (model(root.path()), root.path().join("out"));
     let (whole, fresh) = (root.path().join("whole"), root.path().join("model/new"));
-    pack(&plan(failing(&dir, 5), &out, 1)).unwrap_err();
+    pack(plan(failing(&dir, 5), &out, 1)).unwrap_err();
     fs::write(fresh, "x").unwrap();
-    let mut changed = plan(open(&dir), &out, 1);
-    let error = pack(&changed).unwrap_err();
+    let error = pack(plan(open(&dir), &out, 1)).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("--fresh"), "{error}");
+    let mut changed = plan(open(&dir), &out, 1);
     changed.fresh = true;
-    pack(&changed).unwrap();
-    pack(&plan(open(&dir), &whole, 1)).unwrap();
+    pack(changed).unwrap();
+    pack(plan(open(&dir), &whole, 1)).unwrap();
     assert_eq!(content(&out), content(&whole));
 }
 
@@ -309,6 +311,124 @@ fn a_second_pack_in_the_same_place_is_locked_out() {
     let (dir, out) = (model(root.path()), root.path().join("out"));
     fs::create_dir_all(out.join(".pack")).unwrap();
     let _lock = crate::fs::Lock::take(&out.join(".pack/lock"), "packing here").unwrap();
-    let error = pack(&plan(open(&dir), &out, 1)).unwrap_err();
+    let error = pack(plan(open(&dir), &out, 1)).unwrap_err();
     assert_eq!(error.exit_code(), 15);
+}
+
+/// An image of a config and layers in memory, streamed in odd pieces.
+struct InMemory {
+    parts: Vec<(&'static str, Vec<u8>)>,
+    /// Fails after so many parts.
+    limit: usize,
+    fault: fn(String) -> Error,
+}
+
+impl ImageSource for InMemory {
+    fn size(&self) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
+    fn stream(&mut self, sink: &mut dyn Sink) -> Result<Image> {
+        let mut digests = Vec::new();
+        for (label, bytes) in self.parts.iter().take(self.limit) {
+            sink.begin(&label.parse()?)?;
+            for piece in bytes.chunks(1_000_003) {
+                sink.write(piece)?;
+            }
+            digests.push(sink.end()?);
+        }
+        if self.limit < self.parts.len() {
+            return Err((self.fault)("the image ended".into()));
+        }
+        Ok(Image {
+            reference: "o/i:1".into(),
+            platform: "linux/amd64".into(),
+            config: digests[0],
+            layers: digests[1..].to_vec(),
+            registry_digest: None,
+            facts: ImageFacts::default(),
+            files: Vec::new(),
+        })
+    }
+}
+
+fn image() -> InMemory {
+    let noise = &contents()[1].1;
+    InMemory {
+        parts: vec![
+            ("config.json", b"{}".to_vec()),
+            ("one/layer.tar", noise[..20_000_000].to_vec()),
+            ("two/layer.tar", Vec::new()),
+            ("three/layer.tar", noise[1000..18_000_000].to_vec()),
+            ("four/layer.tar", Vec::new()),
+        ],
+        limit: usize::MAX,
+        fault: Error::Failed,
+    }
+}
+
+fn with_image(dir: &Path, out: &Path, image: InMemory) -> Plan {
+    let mut plan = plan(open(dir), out, 2);
+    plan.image = Some(Box::new(image));
+    plan
+}
+
+#[test]
+fn an_image_is_kept_as_blobs_named_by_their_content() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (model(root.path()), root.path().join("out"));
+    let manifest = pack(with_image(&dir, &out, image())).unwrap();
+    let bytes = fs::read(out.join("bundle.json")).unwrap();
+    assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
+    let packed = &manifest.images[0];
+    assert_eq!(packed.layers.len(), 4);
+    assert_eq!(packed.files.len(), 4, "equal layers once");
+    for (label, bytes) in image().parts {
+        let digest = Sha256::of(&bytes);
+        let path = format!("blobs/sha256/{digest}");
+        let mut files = packed.files.iter();
+        let file = files.find(|file| file.path.as_str() == path).unwrap();
+        assert_eq!(unpack(&out, &manifest, &file.chunks), bytes, "{label}");
+    }
+}
+
+#[test]
+fn an_image_goes_on_where_it_broke_off() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let (whole, out) = (root.path().join("whole"), root.path().join("out"));
+    pack(with_image(&dir, &whole, image())).unwrap();
+    for limit in 0..5 {
+        let mut broken = image();
+        broken.limit = limit;
+        pack(with_image(&dir, &out, broken)).unwrap_err();
+    }
+    pack(with_image(&dir, &out, image())).unwrap();
+    assert_eq!(content(&out), content(&whole));
+}
+
+#[test]
+fn a_damaged_image_is_forgotten_and_what_came_before_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let (whole, out) = (root.path().join("whole"), root.path().join("out"));
+    pack(with_image(&dir, &whole, image())).unwrap();
+
+    // It turns out to be damaged while it streams past.
+    let mut damaged = image();
+    damaged.parts[1].1[5] ^= 1;
+    (damaged.limit, damaged.fault) = (3, Error::Damaged);
+    pack(with_image(&dir, &out, damaged)).unwrap_err();
+    // It turns out to have changed since the run before.
+    let mut broken = image();
+    (broken.parts[1].1[5], broken.limit) = (0, 2);
+    pack(with_image(&dir, &out, broken)).unwrap_err();
+    let error = pack(with_image(&dir, &out, image())).unwrap_err();
+    assert!(error.to_string().contains("changed"), "{error}");
+
+    let mut last = with_image(&dir, &out, image());
+    let rest = failing(&dir, 0);
+    last.models[0].source = Box::new(rest);
+    pack(last).unwrap();
+    assert_eq!(content(&out), content(&whole));
 }

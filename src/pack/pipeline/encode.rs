@@ -21,7 +21,7 @@ impl EncodeWorker {
             Step::Chunk(raw) => Step::Chunk(self.piece(&raw)?),
             Step::Begin { tree, path } => Step::Begin { tree, path },
             Step::End { size, sha256 } => Step::End { size, sha256 },
-            Step::Reject => Step::Reject,
+            Step::Reject { tree } => Step::Reject { tree },
         })
     }
 

@@ -9,6 +9,7 @@ use crate::bundle::CHUNK_SIZE;
 use crate::error::Result;
 use crate::pack::source::{RangeSource, SourceFile};
 use crate::pack::stored::StoredChunks;
+use crate::pack::tree::TreeId;
 
 /// A range of a file that becomes one chunk; empty for an empty file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +19,11 @@ struct Segment {
     len: usize,
 }
 
-/// Feeds all files as the tree with index `tree`. What an earlier run has packed is not read from
+/// Feeds all files as those of `tree`. What an earlier run has packed is not read from
 /// the source again; the state of a half-packed file's hash comes from its chunks in `stored`.
 pub fn feed_files(
     intake: &mut Intake<'_>,
-    tree: usize,
+    tree: TreeId,
     source: &dyn RangeSource,
     stored: &StoredChunks,
 ) -> Result<()> {
@@ -49,7 +50,7 @@ pub fn feed_files(
 /// Feeds the chunks of a file that an earlier run has stored; returns the bytes that they hold.
 fn feed_known_chunks(
     intake: &mut Intake<'_>,
-    tree: usize,
+    tree: TreeId,
     file: &SourceFile,
     stored: &StoredChunks,
 ) -> Result<u64> {
@@ -72,7 +73,7 @@ fn feed_known_chunks(
 /// Feeds everything from a byte of a file on.
 fn feed_segments(
     intake: &mut Intake<'_>,
-    tree: usize,
+    tree: TreeId,
     source: &dyn RangeSource,
     from: (usize, u64),
 ) -> Result<()> {

@@ -8,11 +8,12 @@ use std::sync::mpsc::SyncSender;
 use super::buffers::{Buffer, Buffers};
 use super::step::Step;
 use crate::bundle::CHUNK_SIZE;
-use crate::bundle::manifest::{Chunk, FileEntry};
+use crate::bundle::manifest::Chunk;
 use crate::digest::{GitBlobHasher, Hasher, Sha256, Xxh3};
 use crate::error::{Error, Result};
 use crate::pack::progress::Progress;
 use crate::pack::source::Expected;
+use crate::pack::tree::TreeId;
 use crate::path::RelPath;
 
 /// Where files enter the pipeline.
@@ -29,8 +30,8 @@ pub struct Intake<'a> {
 /// A file that an earlier run has packed, wholly or in part.
 #[derive(Clone, Debug)]
 pub struct KnownFile {
-    /// Index of its tree.
-    pub tree: usize,
+    /// What it belongs to.
+    pub tree: TreeId,
     /// Its path below the tree.
     pub path: RelPath,
     /// Its chunks so far.
@@ -41,6 +42,7 @@ pub struct KnownFile {
 
 /// The file that is coming in.
 struct Current {
+    tree: TreeId,
     path: RelPath,
     sha256: Hasher,
     git: Option<GitBlobHasher>,
@@ -70,7 +72,7 @@ impl<'a> Intake<'a> {
 
     /// The file that the earlier run packed at this place, if it got so far. Another file at this
     /// place means that the source has changed since.
-    pub fn known(&self, tree: usize, path: &RelPath) -> Result<Option<&KnownFile>> {
+    pub fn known(&self, tree: TreeId, path: &RelPath) -> Result<Option<&KnownFile>> {
         match self.known.front() {
             Some(known) if (known.tree, &known.path) != (tree, path) => Err(changed(path)),
             known => Ok(known),
@@ -85,7 +87,7 @@ impl<'a> Intake<'a> {
     /// Begins a file. The size matters for the git blob id only.
     pub fn begin(
         &mut self,
-        tree: usize,
+        tree: TreeId,
         path: &RelPath,
         size: u64,
         expected: Expected,
@@ -99,6 +101,7 @@ impl<'a> Intake<'a> {
         }
         let git = matches!(expected, Expected::GitBlob(_)).then(|| GitBlobHasher::new(size));
         self.current = Some(Current {
+            tree,
             path: path.clone(),
             sha256: Hasher::default(),
             git,
@@ -132,8 +135,14 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Ends the file: refuses it unless it is what its source promised.
-    pub fn end(&mut self) -> Result<FileEntry> {
+    /// Forgets the file at hand of a model, or all of an image.
+    pub fn reject(&mut self, tree: TreeId) -> Result<()> {
+        self.current = None;
+        self.send(Step::Reject { tree })
+    }
+
+    /// Ends the file: refuses it unless it is what its source promised. Returns size and digest.
+    pub fn end(&mut self) -> Result<(u64, Sha256)> {
         let Some(file) = self.current.take() else {
             return Err(Error::Failed("a file ended before it began".into()));
         };
@@ -144,18 +153,13 @@ impl<'a> Intake<'a> {
             return Err(changed(&file.path));
         }
         if let Err(error) = check(&file.path, sha256, file.git, file.expected) {
-            self.send(Step::Reject)?;
+            self.reject(file.tree)?;
             return Err(error);
         }
         if complete.is_none() {
             self.send(Step::End { size, sha256 })?;
         }
-        Ok(FileEntry {
-            path: file.path,
-            size,
-            sha256,
-            chunks: Vec::new(),
-        })
+        Ok((size, sha256))
     }
 
     fn send(&self, step: Step<Buffer>) -> Result<()> {
@@ -214,8 +218,8 @@ fn check(
 }
 
 fn changed(path: &RelPath) -> Error {
-    Error::Usage(format!(
+    Error::Damaged(format!(
         "{path} is not what an earlier run began to pack here: the source has changed since; \
-         start over with --fresh, or choose another directory with -o"
+         run again to pack it as it is now, or start over with --fresh"
     ))
 }

@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 use crate::pack::journal::{Journal, Line};
 use crate::pack::progress::Progress;
 use crate::pack::state::State;
+use crate::pack::tree::Mark;
 
 /// Builds volumes, journal and state together.
 pub struct Ledger<'a> {
     state: State,
     volumes: VolumeWriter,
     journal: Journal,
-    /// Where the journal begins to speak of the file at hand.
-    file_at: u64,
+    mark: Option<Mark>,
     index: HashMap<Sha256, u32>,
     raw: u64,
     stored: u64,
@@ -25,13 +25,12 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    /// Goes on from `state`, which `volumes` and `journal` must match; `file_at` is where the
-    /// journal begins to speak of the open file.
+    /// Goes on from `state`, which `volumes` and `journal` must match; `mark` is theirs as well.
     pub fn new(
         state: State,
         volumes: VolumeWriter,
         journal: Journal,
-        file_at: u64,
+        mark: Option<Mark>,
         progress: &'a dyn Progress,
     ) -> Self {
         let index = (0..).zip(&state.chunks);
@@ -42,7 +41,7 @@ impl<'a> Ledger<'a> {
             state,
             volumes,
             journal,
-            file_at,
+            mark,
             progress,
         }
     }
@@ -71,17 +70,21 @@ impl<'a> Ledger<'a> {
     fn take(&mut self, step: Step<Piece>) -> Result<()> {
         match step {
             Step::Begin { tree, path } => {
-                self.file_at = self.journal.len();
+                self.mark = Some(Mark::after(self.mark, tree, self.journal.len()));
                 self.write(Line::Begin { tree, path })
             }
             Step::Chunk(piece) => self.chunk(&piece),
             Step::End { size, sha256 } => self.write(Line::End { size, sha256 }),
-            Step::Reject => self.journal.truncate(self.file_at),
+            Step::Reject { tree } => match self.mark.and_then(|mark| mark.of(tree)) {
+                Some(at) => self.journal.truncate(at),
+                None => Ok(()),
+            },
         }
     }
 
     fn chunk(&mut self, piece: &Piece) -> Result<()> {
         if let Some(&chunk) = self.index.get(&piece.blob) {
+            self.check_same(chunk, piece)?;
             self.write(Line::Again { chunk })?;
         } else {
             self.append(piece)?;
@@ -89,6 +92,22 @@ impl<'a> Ledger<'a> {
         self.raw += u64::from(piece.raw);
         self.progress.packed(self.raw, self.stored);
         Ok(())
+    }
+
+    /// Different chunks could be made so that they are stored as the same bytes, with different
+    /// encodings. No model is like that by chance.
+    fn check_same(&self, chunk: u32, piece: &Piece) -> Result<()> {
+        let chunk = &self.state.chunks[chunk as usize];
+        if (chunk.encoding, chunk.raw, chunk.xxh3)
+            == (piece.encoded.encoding, piece.raw, piece.xxh3)
+        {
+            return Ok(());
+        }
+        let file = self.state.open.as_ref().map(|file| file.path.as_str());
+        Err(Error::Failed(format!(
+            "{} holds data that was made to look like another chunk when stored; it cannot be packed",
+            file.unwrap_or("a file")
+        )))
     }
 
     fn append(&mut self, piece: &Piece) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod intake;
 pub mod ledger;
 mod ordered;
 mod step;
+pub mod stream;
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -31,12 +32,13 @@ use crate::error::{Error, Result};
 /// Encoded chunks that may wait for their turn to be appended, besides one per worker.
 const ENCODED_AHEAD: usize = 2;
 
-/// Runs `feed` with a pipeline behind it; returns what is packed when all of it is written.
-pub fn run(
+/// Runs `feed` with a pipeline behind it; returns what is packed when all of it is written, and
+/// what `feed` returned.
+pub fn run<T>(
     ledger: Ledger<'_>,
     jobs: usize,
-    feed: impl FnOnce(SyncSender<Step<Buffer>>) -> Result<()>,
-) -> Result<State> {
+    feed: impl FnOnce(SyncSender<Step<Buffer>>) -> Result<T>,
+) -> Result<(State, T)> {
     thread::scope(|scope| {
         let (steps, items) = sync_channel(1);
         let workers = (0..jobs)
@@ -51,7 +53,7 @@ pub fn run(
         let written = writer.join().map_err(|_| {
             Error::Failed("the writing thread died; this is a bug, please report it".into())
         })??;
-        result?;
-        written.finish()
+        let result = result?;
+        Ok((written.finish()?, result))
     })
 }

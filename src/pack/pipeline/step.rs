@@ -2,14 +2,15 @@
 
 use crate::bundle::codec::Encoded;
 use crate::digest::{Sha256, Xxh3};
+use crate::pack::tree::TreeId;
 use crate::path::RelPath;
 
 /// A step in building the volumes. `C` is a chunk: raw on the way in, a [`Piece`] on the way out.
 pub enum Step<C> {
     /// A file begins.
     Begin {
-        /// Index of its tree: models, then images.
-        tree: usize,
+        /// What it belongs to.
+        tree: TreeId,
         /// Its path below the tree.
         path: RelPath,
     },
@@ -22,8 +23,12 @@ pub enum Step<C> {
         /// Of the whole file.
         sha256: Sha256,
     },
-    /// The file is not what its source promised: forget it.
-    Reject,
+    /// What came in is not what its source promised: forget the last file of a model, or all of an
+    /// image.
+    Reject {
+        /// Which one.
+        tree: TreeId,
+    },
 }
 
 /// An encoded chunk.

@@ -1,0 +1,80 @@
+//! Feeds an image, whose parts stream past once and whose sizes nobody knows before.
+
+use super::buffers::Buffer;
+use super::intake::Intake;
+use crate::bundle::CHUNK_SIZE;
+use crate::bundle::manifest::Image;
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::image::{ImageSource, Sink};
+use crate::pack::source::Expected;
+use crate::pack::tree::TreeId;
+use crate::path::RelPath;
+
+/// Feeds all parts of an image as those of `tree`. What an earlier run has packed is
+/// compared and not packed again. An image that is damaged or has changed is forgotten as a whole.
+pub fn feed_image(
+    intake: &mut Intake<'_>,
+    tree: TreeId,
+    source: &mut dyn ImageSource,
+) -> Result<Image> {
+    let mut sink = ImageSink {
+        intake,
+        tree,
+        chunk: None,
+        filled: 0,
+    };
+    let result = source.stream(&mut sink);
+    if matches!(result, Err(Error::Damaged(_))) {
+        intake.reject(tree)?;
+    }
+    result
+}
+
+struct ImageSink<'a, 'b> {
+    intake: &'a mut Intake<'b>,
+    tree: TreeId,
+    /// The chunk that is being filled, and how far.
+    chunk: Option<Buffer>,
+    filled: usize,
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "16 MiB")]
+const CHUNK: usize = CHUNK_SIZE as usize;
+
+impl ImageSink<'_, '_> {
+    fn flush(&mut self) -> Result<()> {
+        let Some(mut chunk) = self.chunk.take() else {
+            return Ok(());
+        };
+        chunk.as_vec().truncate(self.filled);
+        self.filled = 0;
+        self.intake.chunk(chunk)
+    }
+}
+
+impl Sink for ImageSink<'_, '_> {
+    fn begin(&mut self, label: &RelPath) -> Result<()> {
+        self.intake.begin(self.tree, label, 0, Expected::Nothing)
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let buffers = &self.intake.buffers;
+            let chunk = self.chunk.get_or_insert_with(|| buffers.take(CHUNK));
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK - self.filled));
+            chunk[self.filled..][..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == CHUNK {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<Sha256> {
+        self.flush()?;
+        Ok(self.intake.end()?.1)
+    }
+}
