@@ -21,3 +21,7 @@ pub mod path;
 pub mod relay;
 pub mod ssh;
 pub mod verify;
+
+#[cfg(test)]
+#[path = "../tests/support/weights.rs"]
+mod weights;

@@ -1,16 +1,11 @@
 //! `bundle inspect`: what a bundle holds, for people or scripts.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::locate::bundle_dir;
+use super::locate::media;
 use super::output::{print, print_json, size, table};
-use crate::bundle::MANIFEST_NAME;
 use crate::bundle::manifest::{Image, Manifest, Model};
-use crate::fs::read_limited;
-
-/// A manifest of 100 TB has about this size; anything larger is something else.
-const MAX_MANIFEST: u64 = 4 << 30;
 
 /// Arguments of `bundle inspect`.
 #[derive(clap::Args)]
@@ -24,12 +19,11 @@ pub struct Args {
 
 /// Runs `bundle inspect`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let dir = bundle_dir(args.path.as_deref(), Path::new("."))?;
-    let manifest = Manifest::parse(&read_limited(&dir.join(MANIFEST_NAME), MAX_MANIFEST)?)?;
+    let media = media(args.path.as_slice())?;
     if args.json {
-        print_json(&manifest)
+        print_json(media.manifest())
     } else {
-        print(&describe(&manifest))
+        print(&describe(media.manifest()))
     }
 }
 

@@ -3,7 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::bundle::MANIFEST_NAME;
+use crate::bundle::media::Media;
 use crate::error::{Error, Result};
+
+/// The bundle that a verb reads: as [`bundle_dir`] for one path or none; several are media of one
+/// bundle.
+pub fn media(paths: &[PathBuf]) -> Result<Media> {
+    match paths {
+        [] => Media::open(&[bundle_dir(None, Path::new("."))?]),
+        [path] => Media::open(&[bundle_dir(Some(path), Path::new("."))?]),
+        several => Media::open(several),
+    }
+}
 
 /// The bundle directory: `path` when given; else `dir` itself when it holds a `bundle.json`, else
 /// the only `*.bundle` below it.

@@ -17,6 +17,7 @@ pub mod output;
 mod pack;
 pub mod progress;
 mod shell;
+mod verify;
 
 /// Carries a large language model and the image that serves it across an air gap, and brings
 /// them up as one cluster on the other side.
@@ -31,6 +32,8 @@ struct Cli {
 enum Verb {
     /// Fetch models and image and pack them into a bundle.
     Pack(pack::Args),
+    /// Prove that a bundle is complete and intact.
+    Verify(verify::Args),
     /// Say what a bundle holds.
     Inspect(inspect::Args),
     /// Print a completion script for a shell.
@@ -48,6 +51,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Pack(args) => pack::run(&args),
+        Verb::Verify(args) => verify::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),

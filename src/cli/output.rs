@@ -35,6 +35,12 @@ pub fn error(text: &str) {
     note(&format!("{label} {text}"));
 }
 
+/// Threads that this machine runs at once.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Bytes with a decimal unit, as disks and links are sold: `141.1 GB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread::available_parallelism;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::output::{print, size};
+use super::output::{cores, print, size};
 use super::progress::Meter;
 use crate::bundle::manifest::Manifest;
 use crate::error::{Error, Result};
@@ -101,10 +100,9 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         .iter()
         .map(|model| sources.model(model))
         .collect::<Result<_>>()?;
-    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Plan {
         volume_size: args.volume_size,
-        jobs: args.jobs.map_or(cores, usize::from),
+        jobs: args.jobs.map_or_else(cores, usize::from),
         fresh: args.fresh,
         models,
         image: None,

@@ -15,11 +15,12 @@ use super::selection::Selection;
 use super::source::{Expected, RangeSource, SourceFile};
 use super::spec::Spec;
 use crate::bundle::CHUNK_SIZE;
-use crate::bundle::codec::{Decoder, weights};
+use crate::bundle::codec::Decoder;
 use crate::bundle::manifest::{Image, ImageFacts, Manifest, Tree};
 use crate::digest::{GitBlobHasher, Sha256};
 use crate::error::{Error, Result};
 use crate::image::{ImageSource, Sink};
+use crate::weights;
 
 const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
 

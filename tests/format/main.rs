@@ -1,8 +1,11 @@
 //! The bundle format as a whole: real bundles on disk, read, verified, damaged and unpacked.
 
+#![cfg(test)]
+
 #[path = "../support/bundles.rs"]
 mod bundles;
 #[path = "../support/weights.rs"]
 mod weights;
 
 mod media;
+mod verify;

@@ -22,8 +22,4 @@ fn no_memory() -> Error {
 }
 
 #[cfg(test)]
-#[path = "../../../tests/support/weights.rs"]
-pub(crate) mod weights;
-
-#[cfg(test)]
 mod tests;

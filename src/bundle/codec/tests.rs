@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::weights::{Random, bf16, fp16, fp32, weights};
 use super::{Decoder, Encoded, Encoder};
 use crate::bundle::manifest::{Encoding, max_stored};
+use crate::weights::{Random, bf16, fp16, fp32, weights};
 
 const BF16: Encoding = Encoding::Planes {
     width: 2,

@@ -1,0 +1,153 @@
+//! `bundle verify`: is every byte the one that was packed?
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::locate::media;
+use super::output::{cores, print, print_json, size};
+use super::progress::Meter;
+use crate::verify::{Report, State, VolumeReport, bytes_at_hand, verify};
+
+/// Damaged places shown per volume; `--json` has all.
+const SHOWN: usize = 10;
+
+/// Arguments of `bundle verify`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The bundle; by default the one here. Several directories when its volumes are on several
+    /// media.
+    path: Vec<PathBuf>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Threads [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+}
+
+/// Runs `bundle verify`.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let media = media(&args.path)?;
+    let meter = Meter::new("verifying", bytes_at_hand(&media));
+    let jobs = args.jobs.map_or_else(cores, usize::from);
+    let report = verify(&media, jobs, &|done| meter.set(done))?;
+    drop(meter);
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(&describe(&report))?;
+    }
+    Ok(report.outcome()?)
+}
+
+fn describe(report: &Report) -> String {
+    let mut text = String::new();
+    for volume in &report.volumes {
+        describe_volume(volume, &mut text);
+    }
+    for fault in &report.beside {
+        let _ = writeln!(text, "{}: {}", fault.name, fault.what);
+    }
+    if !report.incomplete.is_empty() {
+        let _ = writeln!(
+            text,
+            "incomplete files:\n  {}",
+            report.incomplete.join("\n  ")
+        );
+    }
+    let state = if report.outcome().is_ok() {
+        "complete and intact"
+    } else {
+        "NOT complete and intact"
+    };
+    let intact = report.volumes_that_are(State::Intact).count();
+    let _ = writeln!(
+        text,
+        "bundle {} is {state}: {intact} of {} volumes intact, {} read",
+        report.name,
+        report.volumes.len(),
+        size(report.bytes)
+    );
+    text
+}
+
+fn describe_volume(volume: &VolumeReport, text: &mut String) {
+    let name = &volume.name;
+    match volume.state {
+        State::Intact => return,
+        State::Missing => {
+            let _ = writeln!(text, "{name} is missing");
+        }
+        State::Damaged => {
+            let _ = writeln!(text, "{name} is damaged:");
+        }
+    }
+    for fault in volume.faults.iter().take(SHOWN) {
+        let _ = write!(text, "  at byte {}: {}", fault.offset, fault.what);
+        if let Some(chunk) = fault.chunk {
+            let _ = write!(text, ", chunk {chunk}");
+        }
+        for owner in &fault.owners {
+            let _ = write!(text, "\n    {owner}");
+        }
+        text.push('\n');
+    }
+    if volume.faults.len() > SHOWN {
+        let _ = writeln!(
+            text,
+            "  and {} places more; --json lists them",
+            volume.faults.len() - SHOWN
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::manifest::Owner;
+    use crate::digest::Sha256;
+    use crate::verify::Fault;
+
+    #[test]
+    fn damage_is_told_with_place_and_owner() {
+        let fault = |offset| Fault {
+            offset,
+            what: "its SHA-256 is another".into(),
+            chunk: Some(Sha256::of(b"")),
+            owners: vec![Owner {
+                tree: "o/m".into(),
+                path: "a.bin".into(),
+                start: 0,
+                end: 10,
+            }],
+        };
+        let volume = |name: &str, state, faults| VolumeReport {
+            name: name.into(),
+            state,
+            faults,
+        };
+        let report = Report {
+            name: "tiny".into(),
+            bytes: 9_000,
+            volumes: vec![
+                volume("vol-0001.tar", State::Intact, vec![]),
+                volume("vol-0002.tar", State::Damaged, (0..12).map(fault).collect()),
+                volume("vol-0003.tar", State::Missing, vec![]),
+            ],
+            beside: vec![],
+            incomplete: vec!["o/m: a.bin".into()],
+        };
+        let text = describe(&report);
+        for part in [
+            "vol-0002.tar is damaged:\n  at byte 0: its SHA-256 is another, chunk e3b0",
+            "\n    bytes 0-9 of a.bin in o/m\n",
+            "and 2 places more",
+            "vol-0003.tar is missing\n",
+            "incomplete files:\n  o/m: a.bin\n",
+            "bundle tiny is NOT complete and intact: 1 of 3 volumes intact, 9.0 kB read\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert!(!text.contains("vol-0001"));
+    }
+}
