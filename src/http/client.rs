@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 
 /// A server that asks for a longer pause is not worth waiting for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// Attempts at most while nobody has answered yet.
+const FIRST_ATTEMPTS: u32 = 4;
 /// How soon a wait notices that the operator wants to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -59,6 +61,10 @@ pub struct Http {
     client: Client,
     patience: Patience,
     stop: Arc<AtomicBool>,
+    /// Whether any server has answered yet.
+    reached: AtomicBool,
+    /// The proxy in use, for messages.
+    via: Option<String>,
     /// Hosts that asked for a pause, and its end.
     pauses: Mutex<HashMap<String, Instant>>,
 }
@@ -78,8 +84,12 @@ impl Http {
             .connect_timeout(options.stall)
             .tls_backend_preconfigured(tls::config(options.ca_file.as_deref())?);
         if let Some(url) = &options.proxy {
+            // The URL is not repeated: it may hold a password.
             let proxy = Proxy::all(url).map_err(|error| {
-                Error::Usage(format!("{url:?} is no proxy: {}", root_cause(&error)))
+                Error::Usage(format!(
+                    "--proxy is no URL of a proxy: {}",
+                    root_cause(&error)
+                ))
             })?;
             builder = builder.proxy(proxy.no_proxy(NoProxy::from_env()));
         }
@@ -90,6 +100,11 @@ impl Http {
             client,
             patience: options.patience,
             stop: Arc::clone(&options.stop),
+            reached: AtomicBool::new(false),
+            via: options
+                .proxy
+                .as_ref()
+                .map_or_else(proxy_variable, |_| Some("--proxy".into())),
             pauses: Mutex::default(),
         })
     }
@@ -110,7 +125,8 @@ impl Http {
         let response = self
             .client
             .execute(request)
-            .map_err(|error| Fault::passing(host.clone(), root_cause(&error)))?;
+            .map_err(|error| self.unreachable(&host, &error))?;
+        self.reached.store(true, Ordering::Relaxed);
         self.heed(&host, &response)?;
         Ok(response)
     }
@@ -128,7 +144,7 @@ impl Http {
             let wait = match fault.remedy {
                 Remedy::Stopped => return Err(Error::Interrupted("stopped".into())),
                 Remedy::Nothing => None,
-                Remedy::Again | Remedy::After(_) => self.patience.wait_after(failures),
+                Remedy::Again | Remedy::After(_) => self.patience().wait_after(failures),
             };
             let Some(wait) = wait else {
                 return Err(give_up(what, &fault, failures));
@@ -139,6 +155,32 @@ impl Http {
                 self.sleep(wait)?;
             }
         }
+    }
+
+    /// Until anybody has answered, the address or the network is probably wrong, and a long wait
+    /// would only hide it.
+    fn patience(&self) -> Patience {
+        let attempts = if self.reached.load(Ordering::Relaxed) {
+            self.patience.attempts
+        } else {
+            self.patience.attempts.min(FIRST_ATTEMPTS)
+        };
+        Patience {
+            attempts,
+            ..self.patience
+        }
+    }
+
+    /// The fault of a request without an answer.
+    fn unreachable(&self, host: &str, error: &reqwest::Error) -> Fault {
+        let cause = root_cause(error);
+        if cause.contains("invalid peer certificate") {
+            let hint = "if a proxy opens TLS here, give its authority with --ca-file";
+            return Fault::lasting(host, format!("{cause}; {hint}"));
+        }
+        let via = self.via.as_ref().filter(|_| error.is_connect());
+        let via = via.map_or_else(String::new, |via| format!(" (through the proxy of {via})"));
+        Fault::passing(host, cause + &via)
     }
 
     /// Learns from an answer when its host wants the next request.
@@ -203,6 +245,21 @@ impl Http {
             thread::sleep(left.min(TICK));
         }
     }
+}
+
+/// The environment variable that names a proxy, if one does.
+fn proxy_variable() -> Option<String> {
+    [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ]
+    .into_iter()
+    .find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    .map(str::to_owned)
 }
 
 /// Statuses that say "not now" rather than "no".
