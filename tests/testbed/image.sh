@@ -32,7 +32,7 @@ build_image() {
     context=$(mktemp -d "$IMAGE_CACHE/build.XXXXXX")
     # shellcheck disable=SC2064
     trap "rm -rf '$context'" EXIT
-    base_system "$context" "$recipe"
+    base_system "$context"
     python=$(basename "$(tar -tf "$context/base.tar" --wildcards './usr/bin/python3.[0-9]*')")
     case $variant in
         ray) ray_layer "$context/ray" "$python" && vllm_layer "$context/vllm-0.6.4.post1" "$python" 0.6.4.post1 ;;
@@ -47,7 +47,8 @@ build_image() {
 
 # base.tar, of the same distribution as this machine. Both images share it.
 base_system() {
-    local context=$1 cached=$IMAGE_CACHE/base-$2.tar
+    local context=$1 cached
+    cached=$IMAGE_CACHE/base-$({ declare -f base_system; cat /etc/os-release; } | sha256sum | cut -c 1-16).tar
     if [ ! -e "$cached" ]; then
         debootstrap --variant=minbase --include=python3-minimal,libpython3-stdlib,procps \
             "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$context/base"
