@@ -2,7 +2,7 @@
 //! air gap, and brings them up as one cluster on the other side.
 //!
 //! Layers, top to bottom: `cli` -> `pack`, `verify`, `install`, `cluster` -> `agent` -> `hub`,
-//! `image`, `ssh`, `relay` -> `bundle` -> `digest`, `path`, `fs`,
+//! `image`, `ssh`, `relay` -> `bundle` -> `digest`, `path`, `fs`, `nss`,
 //! `http`, `error`. A module uses only modules below its own row; `tests/layers.rs` keeps it so.
 
 pub mod agent;
@@ -16,6 +16,7 @@ pub mod http;
 pub mod hub;
 pub mod image;
 pub mod install;
+pub mod nss;
 pub mod pack;
 pub mod path;
 pub mod relay;

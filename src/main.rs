@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    bundle::nss::use_built_in_sources();
     bundle::cli::main()
 }

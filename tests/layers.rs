@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["agent"],
     &["hub", "image", "ssh", "relay"],
     &["bundle"],
-    &["digest", "path", "fs", "http", "error"],
+    &["digest", "path", "fs", "http", "nss", "error"],
 ];
 
 fn row_of(module: &str) -> Option<usize> {

@@ -10,3 +10,4 @@ pub mod link;
 mod outbox;
 pub mod protocol;
 pub mod serve;
+pub mod start;
