@@ -29,6 +29,10 @@ impl Request {
                 headers.push((name.to_lowercase(), value.trim().to_owned()));
             }
         }
+        // A client behind a proxy sends the whole URL.
+        let target = target.split_once("://").map_or(target, |(_, rest)| {
+            rest.find('/').map_or("/", |slash| &rest[slash..])
+        });
         Ok(Some(Self {
             method: method.to_owned(),
             target: target.to_owned(),
