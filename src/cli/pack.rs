@@ -61,7 +61,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let mut plan = plan(args, &stop)?;
-    let meter = Meter::new("packing", plan.bytes());
+    let meter = Meter::new("packing", plan.work().bytes());
     let manifest = crate::pack::run(&mut plan, &meter, &stop)?;
     drop(meter);
     print(&summary(&plan.out, &manifest))

@@ -6,6 +6,7 @@ mod journal;
 pub mod model_dir;
 mod pipeline;
 pub mod plan;
+pub mod preflight;
 pub mod progress;
 mod resume;
 pub mod selection;
@@ -55,9 +56,13 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
     if plan.fresh {
         resume::forget(&plan.out, &work)?;
     }
+    preflight::check_volume_size(&plan.out, plan.volume_size)?;
     let resumed = resume::resume(plan, &work)?;
+    if let Some(remark) = preflight::check_space(&plan.out, plan.left(&resumed.state))? {
+        progress.note(&remark);
+    }
     let known = resume::known_files(&resumed.state);
-    progress.total(plan.bytes());
+    progress.total(plan.work().bytes());
     let ledger = Ledger::new(
         resumed.state,
         resumed.volumes,

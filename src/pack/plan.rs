@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::preflight::Work;
 use super::source::{RangeSource, SourceFile};
 use super::spec::Spec;
+use super::state::State;
 use crate::digest::{Hasher, Sha256};
 use crate::image::ImageSource;
 
@@ -85,12 +87,24 @@ impl Plan {
         }
     }
 
-    /// Raw bytes of everything, as far as known.
+    /// All there is to pack.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub fn work(&self) -> Work {
         let models = self.models.iter().flat_map(|model| model.source.files());
-        let image = self.image.as_ref().map_or(0, |image| image.size());
-        models.map(|file| file.size).sum::<u64>() + image
+        Work {
+            models: models.map(|file| file.size).sum(),
+            images: self.image.as_ref().map_or(0, |image| image.size()),
+        }
+    }
+
+    /// What is left of it.
+    pub(super) fn left(&self, state: &State) -> Work {
+        let all = self.work();
+        let done = state.raw();
+        Work {
+            models: all.models.saturating_sub(done),
+            images: all.images.saturating_sub(done.saturating_sub(all.models)),
+        }
     }
 }
 
