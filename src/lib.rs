@@ -2,8 +2,8 @@
 //! air gap, and brings them up as one cluster on the other side.
 //!
 //! Layers, top to bottom: `cli` -> `pack`, `verify`, `install`, `cluster` -> `agent` -> `hub`,
-//! `image`, `ssh`, `relay` -> `bundle` -> `digest`, `path`, `fs`, `nss`,
-//! `http`, `error`. A module uses only modules below its own row; `tests/layers.rs` keeps it so.
+//! `image`, `ssh`, `relay` -> `bundle` -> `digest`, `path`, `fs`, `nss`, `http`, `parallel`,
+//! `error`. A module uses only modules below its own row; `tests/layers.rs` keeps it so.
 
 pub mod agent;
 pub mod bundle;
@@ -18,6 +18,7 @@ pub mod image;
 pub mod install;
 pub mod nss;
 pub mod pack;
+pub mod parallel;
 pub mod path;
 pub mod relay;
 pub mod ssh;

@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["agent"],
     &["hub", "image", "ssh", "relay"],
     &["bundle"],
-    &["digest", "path", "fs", "http", "nss", "error"],
+    &["digest", "path", "fs", "http", "nss", "parallel", "error"],
 ];
 
 fn row_of(module: &str) -> Option<usize> {

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Error;
 
 mod agent;
+mod extract;
 mod inspect;
 mod locate;
 pub mod output;
@@ -34,6 +35,8 @@ enum Verb {
     Pack(pack::Args),
     /// Prove that a bundle is complete and intact.
     Verify(verify::Args),
+    /// Unpack models and images into a directory.
+    Extract(extract::Args),
     /// Say what a bundle holds.
     Inspect(inspect::Args),
     /// Print a completion script for a shell.
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Pack(args) => pack::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Extract(args) => extract::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),

@@ -6,9 +6,11 @@
 //! `SHA256SUMS` must then agree with the manifest about the volumes.
 
 mod beside;
+mod extract;
 mod report;
 mod scan;
 
+pub use extract::{Extracted, extract};
 pub use report::{BesideFault, Fault, Report, State, VolumeReport};
 
 use std::collections::HashSet;

@@ -7,5 +7,6 @@ mod bundles;
 #[path = "../support/weights.rs"]
 mod weights;
 
+mod extract;
 mod media;
 mod verify;

@@ -1,10 +1,10 @@
 //! The part that takes the most time, done by as many workers as there are jobs.
 
-use super::buffers::Buffer;
 use super::step::{Piece, Step};
 use crate::bundle::codec::Encoder;
 use crate::digest::{Sha256, Xxh3};
 use crate::error::Result;
+use crate::parallel::Buffer;
 
 /// Encodes and hashes chunks, and hands on everything else.
 pub struct EncodeWorker(Encoder);

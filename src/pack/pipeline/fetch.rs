@@ -2,14 +2,14 @@
 
 use std::thread;
 
-use super::buffers::{Buffer, Buffers};
 use super::intake::Intake;
-use super::ordered::in_order;
 use crate::bundle::CHUNK_SIZE;
 use crate::error::Result;
 use crate::pack::source::{RangeSource, SourceFile};
 use crate::pack::stored::StoredChunks;
 use crate::pack::tree::TreeId;
+use crate::parallel::in_order;
+use crate::parallel::{Buffer, Buffers};
 
 /// A range of a file that becomes one chunk; empty for an empty file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

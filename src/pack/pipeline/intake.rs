@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use super::buffers::{Buffer, Buffers};
 use super::step::Step;
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::Chunk;
@@ -14,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::pack::progress::Progress;
 use crate::pack::source::Expected;
 use crate::pack::tree::TreeId;
+use crate::parallel::{Buffer, Buffers};
 use crate::path::RelPath;
 
 /// Where files enter the pipeline.

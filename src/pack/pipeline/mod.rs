@@ -9,25 +9,23 @@
 //! Every queue is bounded; an error anywhere ends all threads. What was fed before an error is
 //! still written and journaled, so that the next run need not do it again.
 
-pub mod buffers;
 mod encode;
 pub mod fetch;
 pub mod intake;
 pub mod ledger;
-mod ordered;
 mod step;
 pub mod stream;
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use self::buffers::Buffer;
 use self::encode::EncodeWorker;
 use self::ledger::Ledger;
-use self::ordered::in_order;
 use self::step::Step;
 use super::state::State;
 use crate::error::{Error, Result};
+use crate::parallel::Buffer;
+use crate::parallel::in_order;
 
 /// Encoded chunks that may wait for their turn to be appended, besides one per worker.
 const ENCODED_AHEAD: usize = 2;

@@ -1,6 +1,5 @@
 //! Feeds an image, whose parts stream past once and whose sizes nobody knows before.
 
-use super::buffers::Buffer;
 use super::intake::Intake;
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::Image;
@@ -9,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{ImageSource, Sink};
 use crate::pack::source::Expected;
 use crate::pack::tree::TreeId;
+use crate::parallel::Buffer;
 use crate::path::RelPath;
 
 /// Feeds all parts of an image as those of `tree`. What an earlier run has packed is

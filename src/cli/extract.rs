@@ -1,0 +1,48 @@
+//! `bundle extract`: models and images as plain files, without ssh or docker.
+
+use std::path::PathBuf;
+
+use super::locate::media;
+use super::output::{cores, print};
+use super::progress::Meter;
+use crate::error::Error;
+use crate::verify::extract;
+
+/// Arguments of `bundle extract`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The bundle; by default the one here. Several directories when its volumes are on several
+    /// media.
+    path: Vec<PathBuf>,
+    /// Where to unpack.
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+    /// Threads [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+}
+
+/// Runs `bundle extract`.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let media = media(&args.path)?;
+    let meter = Meter::new("extracting", media.manifest().raw_size());
+    let jobs = args.jobs.map_or_else(cores, usize::from);
+    let extracted = extract(&media, &args.directory, jobs, &|done| meter.set(done))?;
+    drop(meter);
+    print(&format!(
+        "{}: {} files written, {} were there already",
+        args.directory.display(),
+        extracted.written,
+        extracted.kept
+    ))?;
+    if extracted.failed.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = extracted.failed.iter().map(ToString::to_string).collect();
+    Err(Error::Damaged(format!(
+        "{} files could not be unpacked:\n  {}",
+        lines.len(),
+        lines.join("\n  ")
+    ))
+    .into())
+}

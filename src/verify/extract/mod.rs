@@ -1,0 +1,152 @@
+//! Unpacking a bundle into a directory: models as files, each image as an archive that
+//! `docker load` takes.
+//!
+//! Chunks are read in order, decoded and written by several threads, and hashed in order. A file
+//! gets its name when its SHA-256 is right, so that a second run goes on with what is missing.
+
+mod pieces;
+mod targets;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::thread;
+
+use pieces::{Decoded, Worker, pieces, prepare};
+use targets::Target;
+
+use crate::bundle::media::Media;
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::fs::{free_space, sync_dir};
+use crate::parallel::{Buffers, in_order};
+
+/// What was unpacked, and what could not be.
+#[derive(Debug, Default)]
+pub struct Extracted {
+    /// Files that were written by this run.
+    pub written: usize,
+    /// Files that were there and right.
+    pub kept: usize,
+    /// Why the others were not written: their chunks are missing or damaged.
+    pub failed: Vec<Error>,
+}
+
+/// Unpacks into `root` with `threads` threads; `done` is told the raw bytes so far of those that
+/// the manifest counts. Files whose chunks are missing or damaged are left out and listed; only an
+/// error of the target directory ends the work.
+pub fn extract(
+    media: &Media,
+    root: &Path,
+    threads: usize,
+    done: &(dyn Fn(u64) + Sync),
+) -> Result<Extracted> {
+    let mut result = Extracted::default();
+    let mut bytes = 0;
+    let mut todo = Vec::new();
+    for target in targets::all(media.manifest(), root) {
+        if target.is_there()? {
+            result.kept += 1;
+        } else if let Err(error) = target.check_chunks(media) {
+            result.failed.push(error);
+        } else {
+            todo.push(target);
+            continue;
+        }
+        bytes += target.file.size;
+        done(bytes);
+    }
+    check_space(root, todo.iter().map(|target| target.file.size).sum())?;
+    let mut files = Files {
+        targets: &todo,
+        hasher: Hasher::default(),
+        fault: None,
+        result,
+    };
+    let decoded = |piece: &Decoded| piece.raw.as_ref().map_or(0, |raw| raw.len() as u64);
+    each_piece(media, &todo, threads, |piece| {
+        bytes += decoded(&piece);
+        done(bytes);
+        files.take(piece)
+    })?;
+    Ok(files.result)
+}
+
+/// Decodes and writes all pieces with many threads, and hands them on in order.
+fn each_piece(
+    media: &Media,
+    targets: &[Target<'_>],
+    threads: usize,
+    mut take: impl FnMut(Decoded) -> Result<()>,
+) -> Result<()> {
+    let buffers = Buffers::default();
+    let workers = (0..threads.max(1))
+        .map(|_| {
+            let mut worker = Worker::new(media, targets, &buffers)?;
+            Ok(move |piece: Result<_>| worker.work(piece?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let prepared = pieces(targets).map(|piece| prepare(targets, piece));
+    thread::scope(|scope| {
+        in_order(scope, prepared, workers, threads).try_for_each(|piece| take(piece?))
+    })
+}
+
+/// Hashes the pieces of one file after the other, and names the files that are right.
+struct Files<'a> {
+    targets: &'a [Target<'a>],
+    hasher: Hasher,
+    /// Why the file at hand cannot be had.
+    fault: Option<Error>,
+    result: Extracted,
+}
+
+impl Files<'_> {
+    fn take(&mut self, decoded: Decoded) -> Result<()> {
+        match decoded.raw {
+            Ok(raw) => self.hasher.update(&raw),
+            Err(error) => self.fault = self.fault.take().or(Some(error)),
+        }
+        if decoded.piece.last {
+            self.end(&self.targets[decoded.piece.target])?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, target: &Target<'_>) -> Result<()> {
+        let part = target.part_path();
+        let sha256 = std::mem::take(&mut self.hasher).finish();
+        let fault = self.fault.take().or_else(|| {
+            (sha256 != target.file.sha256).then(|| {
+                Error::Damaged(format!(
+                    "{} is left out: it does not have its SHA-256 although its chunks are intact; \
+                     this bundle was packed wrongly",
+                    target.file.path
+                ))
+            })
+        });
+        if let Some(fault) = fault {
+            self.result.failed.push(fault);
+            return fs::remove_file(&part).map_err(Error::io("remove", &part));
+        }
+        File::open(&part)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io("write", &part))?;
+        fs::rename(&part, &target.path).map_err(Error::io("rename to", &target.path))?;
+        if let Some(parent) = target.path.parent() {
+            sync_dir(parent)?;
+        }
+        self.result.written += 1;
+        Ok(())
+    }
+}
+
+fn check_space(root: &Path, needed: u64) -> Result<()> {
+    let free = free_space(root)?;
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Error::NoSpace(format!(
+        "{} has {free} bytes free, and {needed} are needed; choose another directory with -C",
+        root.display()
+    )))
+}

@@ -1,0 +1,120 @@
+//! Chunks of the files to unpack, one after the other, and the work on one of them.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+
+use super::targets::Target;
+use crate::bundle::CHUNK_SIZE;
+use crate::bundle::codec::Decoder;
+use crate::bundle::media::Media;
+use crate::digest::Xxh3;
+use crate::error::{Error, Result};
+use crate::fs::create_dir_all;
+use crate::parallel::{Buffer, Buffers};
+
+/// A chunk of a file that is being unpacked; an empty file has one without a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Index of the file among the targets.
+    pub target: usize,
+    /// Which of its chunks.
+    pub position: usize,
+    /// Whether the file ends with it.
+    pub last: bool,
+}
+
+/// A piece after the work.
+pub struct Decoded {
+    /// Which one.
+    pub piece: Piece,
+    /// Its raw bytes, written already; or why they cannot be had.
+    pub raw: Result<Buffer>,
+}
+
+/// All pieces in the order of the files.
+pub fn pieces(targets: &[Target<'_>]) -> impl Iterator<Item = Piece> {
+    targets.iter().enumerate().flat_map(|(target, item)| {
+        let count = item.file.chunks.len().max(1);
+        (0..count).map(move |position| Piece {
+            target,
+            position,
+            last: position + 1 == count,
+        })
+    })
+}
+
+/// Creates the file of each first piece. Called in order, before any work on the piece.
+pub fn prepare(targets: &[Target<'_>], piece: Piece) -> Result<Piece> {
+    let target = &targets[piece.target];
+    if piece.position == 0 {
+        if let Some(parent) = target.path.parent() {
+            create_dir_all(parent)?;
+        }
+        let path = target.part_path();
+        File::create(&path).map_err(Error::io("create", &path))?;
+    }
+    Ok(piece)
+}
+
+/// Reads, decodes, checks and writes pieces.
+pub struct Worker<'a> {
+    media: &'a Media,
+    targets: &'a [Target<'a>],
+    buffers: Buffers,
+    decoder: Decoder,
+    stored: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    /// Prepares a decoder.
+    pub fn new(media: &'a Media, targets: &'a [Target<'a>], buffers: &Buffers) -> Result<Self> {
+        Ok(Self {
+            media,
+            targets,
+            buffers: buffers.clone(),
+            decoder: Decoder::new()?,
+            stored: Vec::new(),
+        })
+    }
+
+    /// Works on a piece. Damage is part of the result; an error is one of the target directory.
+    pub fn work(&mut self, piece: Piece) -> Result<Decoded> {
+        let target = &self.targets[piece.target];
+        let mut raw = self.buffers.take(0);
+        let read = match target.file.chunks.get(piece.position) {
+            Some(&index) => self.decode(index, raw.as_vec()),
+            None => Ok(()),
+        };
+        let raw = match read {
+            Ok(()) => {
+                write(target, piece.position, &raw)?;
+                Ok(raw)
+            }
+            Err(error) => Err(error),
+        };
+        Ok(Decoded { piece, raw })
+    }
+
+    /// The fast check is enough here: the file's SHA-256 follows. It says which chunk is damaged.
+    fn decode(&mut self, index: u32, raw: &mut Vec<u8>) -> Result<()> {
+        self.media.read_unchecked(index, &mut self.stored)?;
+        let chunk = &self.media.manifest().chunks[index as usize];
+        self.decoder
+            .decode(chunk.encoding, &self.stored, chunk.raw as usize, raw)
+            .map_err(|error| self.media.damaged(index, &error.to_string()))?;
+        if Xxh3::of(raw) == chunk.xxh3 {
+            Ok(())
+        } else {
+            Err(self.media.damaged(index, "decodes to other bytes"))
+        }
+    }
+}
+
+fn write(target: &Target<'_>, position: usize, raw: &[u8]) -> Result<()> {
+    let path = target.part_path();
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|file| file.write_all_at(raw, position as u64 * CHUNK_SIZE))
+        .map_err(Error::io("write", &path))
+}

@@ -1,0 +1,93 @@
+//! Which file goes where, and which are there already.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::bundle::manifest::{FileEntry, Manifest, Model};
+use crate::bundle::media::Media;
+use crate::bundle::volume_name;
+use crate::digest::sha256_of_reader;
+use crate::error::{Error, Result};
+
+/// A file of a model and where it is written.
+#[derive(Clone, Debug)]
+pub struct Target<'a> {
+    /// What it is.
+    pub file: &'a FileEntry,
+    /// Where it goes.
+    pub path: PathBuf,
+}
+
+/// All files of all models, in the order of the volumes.
+pub fn all<'a>(manifest: &'a Manifest, root: &Path) -> Vec<Target<'a>> {
+    let mut targets = Vec::new();
+    for model in &manifest.models {
+        let dir = root.join(dir_name(model, &manifest.models));
+        targets.extend(model.files.iter().map(|file| Target {
+            file,
+            path: file.path.under(&dir),
+        }));
+    }
+    targets
+}
+
+/// Below which directory a model is unpacked: the last part of its path on the nodes, or all of it
+/// when another model has the same.
+fn dir_name<'a>(model: &'a Model, models: &[Model]) -> &'a str {
+    let same = |other: &&Model| other.path.name() == model.path.name();
+    if models.iter().filter(same).count() == 1 {
+        model.path.name()
+    } else {
+        model.path.as_str().trim_start_matches('/')
+    }
+}
+
+impl Target<'_> {
+    /// Whether the file is there and has its SHA-256.
+    pub fn is_there(&self) -> Result<bool> {
+        let fail = |cause| Error::io("read", &self.path)(cause);
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(fail(error)),
+        };
+        if file.metadata().map_err(fail)?.len() != self.file.size {
+            return Ok(false);
+        }
+        Ok(sha256_of_reader(file).map_err(fail)?.0 == self.file.sha256)
+    }
+
+    /// Whether all chunks are at hand; the error names the volumes that are not.
+    pub fn check_chunks(&self, media: &Media) -> Result<()> {
+        let missing = self
+            .file
+            .chunks
+            .iter()
+            .filter(|&&index| !media.has_chunk(index));
+        let mut volumes: Vec<u32> = missing
+            .filter_map(|&index| media.manifest().chunks.get(index as usize))
+            .map(|chunk| chunk.volume)
+            .collect();
+        volumes.dedup();
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = volumes.into_iter().map(volume_name).collect();
+        Err(Error::Damaged(format!(
+            "{} is left out: {} missing",
+            self.file.path,
+            match &names[..] {
+                [name] => format!("{name} is"),
+                names => format!("{} are", names.join(", ")),
+            }
+        )))
+    }
+
+    /// Where the file grows until it is complete.
+    pub fn part_path(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(".part");
+        name.into()
+    }
+}
