@@ -35,8 +35,8 @@ build_image() {
     base_system "$context"
     python=$(basename "$(tar -tf "$context/base.tar" --wildcards './usr/bin/python3.[0-9]*')")
     case $variant in
-        ray) ray_layer "$context/ray" "$python" && vllm_layer "$context/vllm-0.6.4.post1" "$python" 0.6.4.post1 ;;
-        noray) vllm_layer "$context/vllm-0.19.0" "$python" 0.19.0 ;;
+        ray) ray_layer "$context/ray" "$python" && vllm_layer "$context/vllm" "$python" 0.6.4.post1 ;;
+        noray) vllm_layer "$context/vllm" "$python" 0.19.0 ;;
     esac
     # The classic builder: BuildKit wants a plugin, and nothing here needs it.
     DOCKER_BUILDKIT=0 docker build --quiet --target "$variant" --label "recipe=$recipe" --tag "$name" \
