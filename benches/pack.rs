@@ -1,5 +1,7 @@
 //! `bundle pack --model-dir` against the pipe that people write by hand, both with warm caches.
 
+#![allow(clippy::unwrap_used, reason = "a bench that cannot run shall stop")]
+
 use std::fs;
 
 mod support;
