@@ -2,7 +2,11 @@
 //! the table that they print.
 
 #![allow(dead_code, reason = "each bench uses another part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot run shall stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench that cannot run shall stop"
+)]
 
 use std::env;
 use std::fs::{self, File};

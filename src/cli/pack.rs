@@ -12,13 +12,16 @@ use crate::bundle::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::hub::{self, Client, Endpoint, Token};
+use crate::image::ImageSource;
+use crate::image::archive::{ImageWish, TarSource};
+use crate::image::daemon::DaemonSource;
 use crate::pack::hub_source::HubSource;
 use crate::pack::model_dir::ModelDir;
 use crate::pack::pinned_commit;
 use crate::pack::plan::{ModelPlan, Plan};
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
-use crate::pack::spec::{ModelSpec, SPEC_NAME, Spec};
+use crate::pack::spec::{ImageSpec, ModelSpec, SPEC_NAME, Spec};
 
 /// Arguments of `bundle pack`.
 #[derive(clap::Args)]
@@ -42,6 +45,9 @@ pub struct Args {
     /// Directory of the bundle [default: ./NAME.bundle].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Take the image from an archive (of `docker save`, podman or skopeo) instead of a local daemon.
+    #[arg(long, value_name = "FILE")]
+    image_tar: Option<PathBuf>,
     /// Take the model from a directory instead of the hub; with several models, say OWNER/NAME=DIR
     /// for each.
     #[arg(long, value_name = "DIR")]
@@ -95,17 +101,15 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         out: &out,
         stop,
     };
-    let models = spec
-        .models
-        .iter()
-        .map(|model| sources.model(model))
-        .collect::<Result<_>>()?;
+    let models = spec.models.iter().map(|model| sources.model(model));
+    let models = models.collect::<Result<_>>()?;
+    let image = spec.image.as_ref().map(|image| sources.image(image));
     Ok(Plan {
         volume_size: args.volume_size,
         jobs: args.jobs.map_or_else(cores, usize::from),
         fresh: args.fresh,
         models,
-        image: None,
+        image: image.transpose()?,
         out,
         spec,
     })
@@ -146,6 +150,21 @@ impl Sources<'_> {
         Ok(ModelPlan {
             commit: Some(source.commit().to_owned()),
             source: Box::new(source),
+        })
+    }
+
+    /// The archive that is given, else a local daemon.
+    fn image(&self, image: &ImageSpec) -> Result<Box<dyn ImageSource>> {
+        let reference = image.reference.clone().ok_or_else(|| {
+            Error::Usage("[image] needs a ref: the name that the image gets on the nodes".into())
+        })?;
+        let wish = ImageWish {
+            reference,
+            platform: image.platform.clone(),
+        };
+        Ok(match &self.args.image_tar {
+            Some(path) => Box::new(TarSource::new(path, wish)?),
+            None => Box::new(DaemonSource::find(wish)?),
         })
     }
 

@@ -1,0 +1,179 @@
+//! `bundle pack` as a process: killed at random moments, and in other surroundings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+#[path = "support/weights.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod weights;
+
+const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");
+
+/// A spec and a model of noise and weights: 9 chunks in at least 4 volumes.
+fn inputs(root: &Path) {
+    let model = root.join("model");
+    fs::create_dir_all(&model).unwrap();
+    let noise = weights::Random(3).bytes(17 << 20);
+    let bf16 = weights::bf16(&weights::weights(5, 1 << 20));
+    for (name, shift) in [("a.bin", 1), ("b.bin", 2), ("c.bin", 3)] {
+        let bytes: Vec<u8> = noise.iter().map(|byte| byte ^ shift).collect();
+        fs::write(model.join(name), bytes).unwrap();
+    }
+    for number in 0..3 {
+        fs::write(
+            model.join(format!("{number}.safetensors")),
+            &bf16[number * 100..],
+        )
+        .unwrap();
+    }
+    let spec = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
+    fs::write(root.join("bundle.toml"), spec).unwrap();
+}
+
+fn pack(root: &Path, out: &Path) -> Command {
+    let mut command = Command::new(BUNDLE);
+    command
+        .arg("pack")
+        .arg(root.join("bundle.toml"))
+        .arg("--model-dir")
+        .arg(root.join("model"))
+        .args(["--volume-size", "20M", "-o"])
+        .arg(out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+}
+
+/// Names and bytes of a bundle.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files
+        .map(|path| {
+            let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            (path.file_name().unwrap().into(), bytes)
+        })
+        .collect()
+}
+
+/// Bytes in all volumes, complete or not.
+fn packed(out: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(out) else {
+        return 0;
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("vol-"))
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+/// Kills the process once the volumes hold so many bytes; false when it was done before.
+fn kill_at(mut child: Child, out: &Path, bytes: u64) -> bool {
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return false;
+        }
+        if packed(out) >= bytes {
+            child.kill().unwrap();
+            return !child.wait().unwrap().success();
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn a_pack_killed_at_random_moments_ends_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    inputs(root.path());
+    let whole = root.path().join("whole");
+    succeed(pack(root.path(), &whole));
+    let expected = content(&whole);
+    let size = packed(&whole);
+
+    let mut random = weights::Random(0x6b69_6c6c);
+    let mut kills = 0;
+    for round in 0..6 {
+        let out = root.path().join(format!("{round}"));
+        // Each pack is killed several times on its way.
+        while !out.join("bundle.json").exists() {
+            let more = packed(&out) + random.bits() % (size / 2);
+            let child = pack(root.path(), &out).spawn().unwrap();
+            kills += usize::from(kill_at(child, &out, more));
+        }
+        if out.join(".pack").exists() {
+            succeed(pack(root.path(), &out));
+        }
+        assert!(content(&out) == expected, "round {round}");
+        fs::remove_dir_all(&out).unwrap();
+    }
+    assert!(kills >= 6, "only {kills} kills");
+}
+
+#[test]
+fn surroundings_do_not_change_the_bundle() {
+    let root = tempfile::tempdir().unwrap();
+    inputs(root.path());
+    let (one, other) = (root.path().join("one"), root.path().join("a b/other"));
+    let mut command = pack(root.path(), &one);
+    command
+        .args(["--jobs", "1"])
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC");
+    succeed(command);
+
+    let mut inner = pack(root.path(), &other);
+    inner.args(["--jobs", "5"]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env("LC_ALL", "de_DE.UTF-8")
+        .env("TZ", "Asia/Tokyo")
+        .current_dir("/");
+    succeed(command);
+    assert!(content(&one) == content(&other));
+}
+
+#[test]
+fn ctrl_c_says_how_to_go_on() {
+    let root = tempfile::tempdir().unwrap();
+    inputs(root.path());
+    let (whole, out) = (root.path().join("whole"), root.path().join("out"));
+    succeed(pack(root.path(), &whole));
+
+    // It may be done before the signal arrives; then once more.
+    let output = loop {
+        let _ = fs::remove_dir_all(&out);
+        let mut child = pack(root.path(), &out).spawn().unwrap();
+        while packed(&out) == 0 && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_micros(200));
+        }
+        let pid = child.id().to_string();
+        Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        if !output.status.success() {
+            break output;
+        }
+    };
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("same command again"), "{text}");
+
+    succeed(pack(root.path(), &out));
+    assert!(content(&out) == content(&whole));
+}
