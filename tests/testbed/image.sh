@@ -66,7 +66,7 @@ ray_layer() {
     packages=$root/usr/local/lib/$python/dist-packages
     python3 -m pip install --quiet --root-user-action ignore --no-compile --only-binary :all: \
         --python-version "${python#python}" --target "$packages" "ray==$RAY_VERSION"
-    rm -rf "$packages"/bin "$packages"/ray/{jars,rllib,llm,data,train,tune,serve,dashboard/client,cpp}
+    rm -rf "${packages:?}"/{bin,ray/jars,ray/cpp} "$packages"/ray/{rllib,llm,data,train,tune,serve,dashboard/client}
     install -D "$HERE/image/ray" "$root/usr/local/bin/ray"
 }
 

@@ -17,7 +17,7 @@ command_up() {
     echo "$rate" >"$TESTBED_DIR/rate"
     echo "$docker" >"$TESTBED_DIR/docker"
     ssh-keygen -q -t ed25519 -N '' -C testbed -f "$TESTBED_DIR/id_ed25519"
-    : >"$TESTBED_DIR/hosts.txt" >"$TESTBED_DIR/known_hosts" >"$TESTBED_DIR/ssh_config"
+    touch "$TESTBED_DIR"/{hosts.txt,known_hosts,ssh_config}
     start_switch
     start_origin
     local number
@@ -44,7 +44,9 @@ command_down() {
     rm -rf "$TESTBED_DIR"
 }
 
+# As after a power cut: the others hear nothing.
 command_reboot() {
+    switch ip link delete "$1"
     stop "$1"
     start_node "$1"
     await_node "$1"

@@ -5,6 +5,7 @@ TESTBED_DIR=${TESTBED_DIR:-/var/lib/bundle-testbed}
 ORIGIN_SOCKET=$TESTBED_DIR/origin.sock
 SUBNET=10.77.0
 # As in the reference deployment, and unlike any default that a program could have.
+# shellcheck disable=SC2034
 INTERFACE=ens13f0
 CLEAN_ENVIRONMENT=(env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     HOME=/root LANG=C.UTF-8 TERM=dumb)

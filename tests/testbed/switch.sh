@@ -26,13 +26,16 @@ own_network() {
 
 # Connects the namespace of $1 to the bridge and gives it its address.
 plug() {
-    local name=$1 pid
+    local name=$1 pid address hardware
     pid=$(pid_of "$name")
+    address=$(address_of "$name")
     # A rebooted node's old cable may not have been removed yet.
     switch ip link delete "$name" 2>/dev/null || true
-    switch ip link add "$name" type veth peer name "$INTERFACE" netns "$pid"
+    # The hardware address survives a reboot, as on a real machine: other nodes remember it.
+    hardware=$(printf '02:00:00:00:00:%02x' "$(cut -d . -f 4 <<<"$address")")
+    switch ip link add "$name" type veth peer name "$INTERFACE" address "$hardware" netns "$pid"
     switch ip link set "$name" master br0 up
-    nsenter --target "$pid" --net ip address add "$(address_of "$name")/24" dev "$INTERFACE"
+    nsenter --target "$pid" --net ip address add "$address/24" dev "$INTERFACE"
     nsenter --target "$pid" --net ip link set lo up
     nsenter --target "$pid" --net ip link set "$INTERFACE" up
     limit "$name" "$(cat "$TESTBED_DIR/$name.rate")"
