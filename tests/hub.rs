@@ -9,7 +9,7 @@ use std::time::Duration;
 use bundle::digest::{GitBlobHasher, Sha256};
 use bundle::error::{Error, Result};
 use bundle::http::{self, Patience};
-use bundle::hub::{Client, Endpoint, Expected, Repository, Token};
+use bundle::hub::{Client, Endpoint, Expected, Repository, Source, Token};
 
 #[path = "support/hub/mod.rs"]
 mod loopback;
@@ -57,9 +57,9 @@ fn client_with(url: &str, token: Option<&str>, http: http::Options) -> Client {
         std::fs::write(&file, token).unwrap();
         file
     });
-    let token = file.and_then(|file| Token::find(Some(file.path())).unwrap());
+    let token = file.and_then(|file| Token::find(Source::HuggingFace, Some(file.path())).unwrap());
     Client::new(bundle::hub::Options {
-        endpoint: Endpoint::parse(url).unwrap(),
+        endpoint: Endpoint::parse(Source::HuggingFace, url).unwrap(),
         token,
         http,
     })

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use bundle::http;
-use bundle::hub::{Client, Endpoint};
+use bundle::hub::{Client, Endpoint, Source};
 
 #[path = "support/hub/mod.rs"]
 mod loopback;
@@ -34,7 +34,7 @@ fn hub(options: Options) -> Hub {
 
 /// Lists the model and reads all of it.
 fn fetch(url: &str, http: http::Options) -> Result<usize, String> {
-    let endpoint = Endpoint::parse(url).unwrap();
+    let endpoint = Endpoint::parse(Source::HuggingFace, url).unwrap();
     let options = bundle::hub::Options {
         endpoint,
         token: None,

@@ -11,7 +11,7 @@ use super::progress::Meter;
 use crate::bundle::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::http;
-use crate::hub::{self, Client, Endpoint, Token};
+use crate::hub::{self, Client, Endpoint, Source, Token};
 use crate::image::ImageSource;
 use crate::image::archive::{ImageWish, TarSource};
 use crate::image::daemon::DaemonSource;
@@ -29,6 +29,9 @@ pub struct Args {
     /// The spec.
     #[arg(default_value = SPEC_NAME)]
     spec: PathBuf,
+    /// The kind of hub: huggingface or modelscope.
+    #[arg(long, value_name = "KIND", default_value_t)]
+    source: Source,
     /// The hub to download from, e.g. hf-mirror.com or <http://10.0.0.5:8080>
     /// [default: `$HF_ENDPOINT`, else huggingface.co].
     #[arg(long, value_name = "HOST|URL")]
@@ -170,8 +173,8 @@ impl Sources<'_> {
 
     fn hub(&self) -> Result<Client> {
         Client::new(hub::Options {
-            endpoint: Endpoint::choose(self.args.mirror.as_deref())?,
-            token: Token::find(self.args.token_file.as_deref())?,
+            endpoint: Endpoint::choose(self.args.source, self.args.mirror.as_deref())?,
+            token: Token::find(self.args.source, self.args.token_file.as_deref())?,
             http: http::Options {
                 proxy: self.args.proxy.clone(),
                 ca_file: self.args.ca_file.clone(),

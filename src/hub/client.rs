@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use reqwest::Url;
 use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::header::COOKIE;
 
 use super::endpoint::Endpoint;
 use super::listing;
 use super::repository::Repository;
+use super::source::Source;
 use super::token::Token;
 use crate::error::Result;
 use crate::http::{self, Attempt, Http};
@@ -70,7 +72,12 @@ impl Client {
     ) -> Attempt<Response> {
         let mut request = with(self.0.http.get(url));
         if let Some(token) = self.0.token.as_ref().filter(|_| self.0.endpoint.owns(url)) {
-            request = request.bearer_auth(token.secret());
+            let secret = token.secret();
+            request = request.bearer_auth(secret);
+            if self.0.endpoint.source() == Source::ModelScope {
+                // Its older endpoints know only the cookie; its own client sends both, too.
+                request = request.header(COOKIE, format!("m_session_id={secret}"));
+            }
         }
         self.0.http.send(request)
     }

@@ -4,26 +4,28 @@ use std::fmt;
 
 use reqwest::Url;
 
+use super::source::Source;
 use crate::error::{Error, Result};
+use crate::path::RelPath;
 
-/// The hub itself.
-const DEFAULT: &str = "https://huggingface.co";
-
-/// The base URL of a hub or mirror.
+/// The base URL of a hub or mirror, and what it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint(Url);
+pub struct Endpoint {
+    source: Source,
+    base: Url,
+}
 
 impl Endpoint {
     /// What the operator named, or `HF_ENDPOINT`, or the hub itself.
-    pub fn choose(mirror: Option<&str>) -> Result<Self> {
-        let from_env = std::env::var("HF_ENDPOINT").ok();
-        let named = mirror.map(str::to_owned).or(from_env);
-        Self::parse(named.as_deref().unwrap_or(DEFAULT))
+    pub fn choose(source: Source, mirror: Option<&str>) -> Result<Self> {
+        let from_env = || std::env::var(source.endpoint_variable()?).ok();
+        let named = mirror.map(str::to_owned).or_else(from_env);
+        Self::parse(source, named.as_deref().unwrap_or(source.default_url()))
     }
 
     /// `hf-mirror.com`, `https://hf-mirror.com`, or `http://10.0.0.1:8080/hub` in a closed
     /// network. Without a scheme it is https.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub fn parse(source: Source, text: &str) -> Result<Self> {
         let refuse = |cause: &str| {
             Err(Error::Usage(format!(
                 "{text:?} is no address of a hub: {cause}; write a host like hf-mirror.com or a URL"
@@ -46,12 +48,45 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return refuse("it must not hold a password; give a token with --token-file");
         }
-        Ok(Self(url))
+        Ok(Self { source, base: url })
+    }
+
+    pub(super) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Where people look at a model.
+    pub(super) fn page(&self, repo: &str) -> String {
+        match self.source {
+            Source::HuggingFace => format!("{self}/{repo}"),
+            Source::ModelScope => format!("{self}/models/{repo}"),
+        }
+    }
+
+    /// The hub's own URL of a file at a commit.
+    pub(super) fn file_url(&self, repo: &str, commit: &str, path: &RelPath) -> Url {
+        let repo = repo.split('/');
+        match self.source {
+            Source::HuggingFace => {
+                let path = path.as_str().split('/');
+                self.url(repo.chain(["resolve", commit]).chain(path))
+            }
+            Source::ModelScope => {
+                let mut url = self.url(["api", "v1", "models"].into_iter().chain(repo));
+                if let Ok(mut segments) = url.path_segments_mut() {
+                    segments.push("repo");
+                }
+                url.query_pairs_mut()
+                    .append_pair("Revision", commit)
+                    .append_pair("FilePath", path.as_str());
+                url
+            }
+        }
     }
 
     /// A URL below the endpoint; each segment is percent-encoded as a whole, slashes included.
     pub(super) fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.0.clone();
+        let mut url = self.base.clone();
         // Only URLs like `data:` have no segments, and `parse` lets none of them through.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
@@ -62,13 +97,13 @@ impl Endpoint {
     /// Whether a URL is on the endpoint's own origin (scheme, host and port), the only one that
     /// may see the token.
     pub(super) fn owns(&self, url: &Url) -> bool {
-        self.0.origin() == url.origin()
+        self.base.origin() == url.origin()
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
+        f.write_str(self.base.as_str().trim_end_matches('/'))
     }
 }
 
@@ -89,7 +124,12 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            assert_eq!(Endpoint::parse(text).unwrap().to_string(), expected);
+            assert_eq!(
+                Endpoint::parse(Source::HuggingFace, text)
+                    .unwrap()
+                    .to_string(),
+                expected
+            );
         }
     }
 
@@ -104,14 +144,14 @@ mod tests {
             "host?x=1",
             "file:///etc",
         ] {
-            let error = Endpoint::parse(text).unwrap_err();
+            let error = Endpoint::parse(Source::HuggingFace, text).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{text}");
         }
     }
 
     #[test]
     fn names_are_percent_encoded_as_a_whole() {
-        let endpoint = Endpoint::parse("http://h/base").unwrap();
+        let endpoint = Endpoint::parse(Source::HuggingFace, "http://h/base").unwrap();
         let url = endpoint.url(["o", "m", "resolve", "refs/pr/1", "a b#c%?ü.bin"]);
         assert_eq!(
             url.as_str(),
@@ -120,8 +160,30 @@ mod tests {
     }
 
     #[test]
+    fn each_source_has_its_urls() {
+        let path: RelPath = "d/a b#.bin".parse().unwrap();
+        let cases = [
+            (
+                Source::HuggingFace,
+                "http://h/o/m/resolve/c/d/a%20b%23.bin",
+                "http://h/o/m",
+            ),
+            (
+                Source::ModelScope,
+                "http://h/api/v1/models/o/m/repo?Revision=c&FilePath=d%2Fa+b%23.bin",
+                "http://h/models/o/m",
+            ),
+        ];
+        for (source, file, page) in cases {
+            let endpoint = Endpoint::parse(source, "http://h").unwrap();
+            assert_eq!(endpoint.file_url("o/m", "c", &path).as_str(), file);
+            assert_eq!(endpoint.page("o/m"), page);
+        }
+    }
+
+    #[test]
     fn an_origin_is_scheme_host_and_port() {
-        let endpoint = Endpoint::parse("http://h:81/base").unwrap();
+        let endpoint = Endpoint::parse(Source::HuggingFace, "http://h:81/base").unwrap();
         let owns = |text: &str| endpoint.owns(&Url::parse(text).unwrap());
         assert!(owns("http://h:81/other"));
         for other in [

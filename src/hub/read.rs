@@ -30,7 +30,12 @@ pub(super) struct Seen {
 impl Repository {
     pub(super) fn try_read(&self, file: usize, span: Span, buffer: &mut [u8]) -> Attempt<()> {
         let direct = self.direct_url(file);
-        let start = direct.unwrap_or_else(|| self.file_url(file));
+        let start = direct.unwrap_or_else(|| {
+            let path = &self.files[file].path;
+            self.client
+                .endpoint()
+                .file_url(&self.name, &self.commit, path)
+        });
         let result = self
             .answer(file, span, start)
             .and_then(|response| read_span(response, span, buffer));
@@ -67,14 +72,6 @@ impl Repository {
             return Ok(response);
         }
         Err(Fault::lasting(host_of(&url), "it redirects without end"))
-    }
-
-    /// The hub's own URL of a file at the pinned commit.
-    fn file_url(&self, file: usize) -> Url {
-        let repo = self.name.split('/');
-        let revision = ["resolve", &self.commit];
-        let path = self.files[file].path.as_str().split('/');
-        self.client.endpoint().url(repo.chain(revision).chain(path))
     }
 
     /// Where the bytes were found last time, if that was not long ago.

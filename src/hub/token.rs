@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::source::Source;
 use crate::error::{Error, Result};
 use crate::fs::read_limited;
 
@@ -22,13 +23,15 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// The token of `--token-file`, or where the `hf` tool keeps it: `HF_TOKEN`, the file
-    /// `HF_TOKEN_PATH`, `$HF_HOME/token`, `~/.cache/huggingface/token`.
-    pub fn find(token_file: Option<&Path>) -> Result<Option<Self>> {
-        Self::find_in(token_file, |name| std::env::var_os(name))
+    /// The token of `--token-file`, or of the source's variable (`HF_TOKEN`,
+    /// `MODELSCOPE_API_TOKEN`), or where the `hf` tool keeps it: the file `HF_TOKEN_PATH`,
+    /// `$HF_HOME/token`, `~/.cache/huggingface/token`. No hub ever gets the token of another.
+    pub fn find(source: Source, token_file: Option<&Path>) -> Result<Option<Self>> {
+        Self::find_in(source, token_file, |name| std::env::var_os(name))
     }
 
     fn find_in(
+        source: Source,
         token_file: Option<&Path>,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<Self>> {
@@ -37,8 +40,12 @@ impl Token {
                 .map(Some)
                 .ok_or_else(|| Error::Usage(format!("token file {} is empty", path.display())));
         }
-        if let Some(text) = env("HF_TOKEN").filter(|text| !text.is_empty()) {
-            return Self::parse(&text.to_string_lossy(), "HF_TOKEN");
+        let variable = source.token_variable();
+        if let Some(text) = env(variable).filter(|text| !text.is_empty()) {
+            return Self::parse(&text.to_string_lossy(), variable);
+        }
+        if source != Source::HuggingFace {
+            return Ok(None);
         }
         let Some(path) = usual_file(env).filter(|path| path.exists()) else {
             return Ok(None);
@@ -91,12 +98,14 @@ mod tests {
 
     use super::*;
 
-    fn found(file: Option<&Path>, vars: &[(&str, &Path)]) -> Option<String> {
+    fn found(source: Source, file: Option<&Path>, vars: &[(&str, &Path)]) -> Option<String> {
         let env = |name: &str| {
             let (_, value) = vars.iter().find(|(key, _)| *key == name)?;
             Some(value.as_os_str().to_owned())
         };
-        Token::find_in(file, env).unwrap().map(|token| token.0)
+        Token::find_in(source, file, env)
+            .unwrap()
+            .map(|token| token.0)
     }
 
     #[test]
@@ -135,8 +144,21 @@ mod tests {
             (None, vec![], None),
         ];
         for (file, vars, expected) in cases {
-            assert_eq!(found(file, &vars).as_deref(), expected, "{vars:?}");
+            assert_eq!(
+                found(Source::HuggingFace, file, &vars).as_deref(),
+                expected,
+                "{vars:?}"
+            );
         }
+    }
+
+    #[test]
+    fn no_hub_gets_the_token_of_another() {
+        let token = |source, name| found(source, None, &[(name, Path::new("secret"))]);
+        assert_eq!(token(Source::ModelScope, "HF_TOKEN"), None);
+        assert_eq!(token(Source::HuggingFace, "MODELSCOPE_API_TOKEN"), None);
+        let own = token(Source::ModelScope, "MODELSCOPE_API_TOKEN");
+        assert_eq!(own.as_deref(), Some("secret"));
     }
 
     #[test]
@@ -145,7 +167,7 @@ mod tests {
         let path = dir.path().join("token");
         for text in ["", "two words", "ümlaut"] {
             fs::write(&path, text).unwrap();
-            let error = Token::find_in(Some(&path), |_| None).unwrap_err();
+            let error = Token::find_in(Source::HuggingFace, Some(&path), |_| None).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{text}");
             assert!(text.is_empty() || !error.to_string().contains(text));
         }

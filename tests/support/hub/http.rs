@@ -60,7 +60,8 @@ impl Request {
         let (_, query) = self.target.split_once('?')?;
         let pair = |part: &str| {
             let (key, value) = part.split_once('=')?;
-            (key == name).then(|| decode(value))
+            // In a query, unlike in a path, a plus is a space.
+            (key == name).then(|| decode(&value.replace('+', " ")))
         };
         query.split('&').find_map(pair)
     }

@@ -1,6 +1,6 @@
 //! A loopback hub: speaks enough of the Hugging Face hub's protocol that clients, ours and the
 //! official one, cannot tell the difference, and misbehaves where a script says so. Two origins:
-//! the hub itself, and a storage host behind signed URLs that expire.
+//! the hub itself, and a storage host behind signed URLs that expire. It also speaks ModelScope.
 
 #![allow(
     dead_code,
@@ -12,6 +12,7 @@ mod content;
 mod deliver;
 mod fault;
 mod http;
+mod modelscope;
 mod origin;
 mod repos;
 mod server;

@@ -13,6 +13,7 @@ use super::content::Content;
 use super::deliver::{After, deliver, spoil_answer, spoil_request};
 use super::fault::{At, Fault, Script};
 use super::http::{Answer, Request};
+use super::modelscope;
 use super::origin::{self, Ask};
 use super::repos::{Access, Repo};
 use super::storage;
@@ -200,24 +201,39 @@ impl State {
                 (At::Storage, path, answer, fault)
             }
             Host::Origin => {
+                if let Some((name, ask)) = modelscope::Ask::parse(request) {
+                    let (at, path) = ask.place(&name);
+                    return self.origin_answer(request, at, path, &name, |request, repo| {
+                        let (_, storage) = self.origins(request);
+                        modelscope::answer(&self.options, request, repo, &ask, &storage)
+                    });
+                }
                 let Some((name, ask)) = Ask::parse(request) else {
                     return (At::Api, String::new(), Answer::text(404, "no page"), None);
                 };
                 let (at, path) = ask.place(&name);
-                let fault = lock(&self.script).next(at, path);
-                spoil_request(request, fault.as_ref());
-                let origins = self.origins(request);
-                let repos = lock(&self.repos);
-                let answer = origin::answer(
-                    &self.options,
-                    request,
-                    (&name, repos.get(&name)),
-                    &ask,
-                    (&origins.0, &origins.1),
-                );
-                (at, path.to_owned(), answer, fault)
+                self.origin_answer(request, at, path, &name, |request, repo| {
+                    let (base, storage) = self.origins(request);
+                    origin::answer(&self.options, request, repo, &ask, (&base, &storage))
+                })
             }
         }
+    }
+
+    /// An answer of the hub itself, with the fault that is due.
+    fn origin_answer(
+        &self,
+        request: &mut Request,
+        at: At,
+        path: &str,
+        name: &str,
+        answer: impl Fn(&Request, (&str, Option<&Repo>)) -> Answer,
+    ) -> (At, String, Answer, Option<Fault>) {
+        let fault = lock(&self.script).next(at, path);
+        spoil_request(request, fault.as_ref());
+        let repos = lock(&self.repos);
+        let answer = answer(request, (name, repos.get(name)));
+        (at, path.to_owned(), answer, fault)
     }
 
     /// The hub's and its storage's base URL, by the name that the client uses for the hub.
