@@ -137,6 +137,18 @@ pub fn sha256_of_reader(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
     Ok((hasher.finish(), bytes))
 }
 
+/// The check value of a whole stream.
+pub fn xxh3_of_reader(mut reader: impl Read) -> io::Result<Xxh3> {
+    let mut state = xxhash_rust::xxh3::Xxh3::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(Xxh3(state.digest128().to_be_bytes())),
+            n => state.update(&buffer[..n]),
+        }
+    }
+}
+
 /// An incremental git blob id; the size must be known first.
 pub struct GitBlobHasher(sha1::Sha1);
 
@@ -220,5 +232,6 @@ mod tests {
             sha256_of_reader(&bytes[..]).unwrap(),
             (Sha256::of(&bytes), 3_000_000)
         );
+        assert_eq!(xxh3_of_reader(&bytes[..]).unwrap(), Xxh3::of(&bytes));
     }
 }

@@ -1,7 +1,7 @@
 //! Small filesystem pieces: atomic files, durable directories, free space, locks.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,16 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// Creates a directory and its parents.
 pub fn create_dir_all(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io("create directory", dir))
+}
+
+/// Removes a directory with all that is in it, unless it is gone already.
+pub fn remove_dir_all(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", dir)(cause))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads a whole file of at most `limit` bytes, so that a swapped file cannot fill the memory.

@@ -11,3 +11,4 @@ mod outbox;
 pub mod protocol;
 pub mod serve;
 pub mod start;
+pub mod store;

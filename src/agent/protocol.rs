@@ -104,6 +104,11 @@ pub enum Request {
         /// The bundle's name.
         name: String,
     },
+    /// Hashes everything that is installed; what is damaged is repaired by the next install.
+    Verify {
+        /// The bundle's name.
+        name: String,
+    },
     /// Goes back to the previous generation.
     Rollback {
         /// The bundle's name.
@@ -163,6 +168,11 @@ pub enum Answer {
     Installed {
         /// The bytes of the `bundle.json` that is installed.
         manifest: Option<String>,
+    },
+    /// To [`Request::Verify`].
+    Verified {
+        /// Paths of damaged and missing files.
+        damaged: Vec<String>,
     },
     /// It failed; the parts of an [`crate::error::Error`].
     Failed {

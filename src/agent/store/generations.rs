@@ -1,0 +1,135 @@
+//! What can be done with a bundle that is installed, without its media: say what it is, hash it
+//! again, go back, and clean up.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::home::{Home, Slot};
+use super::state::State;
+use super::targets::Targets;
+use super::{open_state, parallel, switch};
+use crate::bundle::manifest::{Manifest, Name};
+use crate::digest::{Sha256, sha256_of_reader};
+use crate::error::{Error, Result};
+use crate::fs::remove_dir_all;
+
+/// Names of the bundles that are installed on the node, sorted.
+pub fn names(root: &Path) -> Result<Vec<String>> {
+    let Ok(entries) = fs::read_dir(Home::all(root)) else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.parse::<Name>().is_ok() && installed(root, &name)?.is_some() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The exact bytes of the manifest that is installed under a name, if one is.
+pub fn installed(root: &Path, name: &str) -> Result<Option<String>> {
+    let home = Home::new(root, name.parse()?);
+    let current = State::read(&home)?.current;
+    let Some(identity) = current.and_then(|generation| generation.manifest) else {
+        return Ok(None);
+    };
+    let path = home.manifest(identity);
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    if Sha256::of(text.as_bytes()) == identity {
+        return Ok(Some(text));
+    }
+    Err(Error::Damaged(format!(
+        "{} is damaged; install again",
+        path.display()
+    )))
+}
+
+/// Goes back to the previous generation, which becomes the one to go back to.
+pub fn rollback(root: &Path, name: &str) -> Result<()> {
+    let home = Home::new(root, name.parse()?);
+    let (_guard, mut state) = open_state(&home)?;
+    switch::go_back(&home, &mut state)
+}
+
+/// Hashes everything that is installed under a name. Returns the paths that are damaged or
+/// missing; the next install repairs them, even when only the disk changed them.
+pub fn verify(root: &Path, name: &str) -> Result<Vec<String>> {
+    let home = Home::new(root, name.parse()?);
+    let (_guard, mut state) = open_state(&home)?;
+    let text = installed(root, name)?
+        .ok_or_else(|| Error::Failed(format!("{name} is not installed on this node")))?;
+    let targets = Targets::of(&Manifest::parse(text.as_bytes())?, &home)?.list;
+    let intact = parallel::map(targets.len(), |index| {
+        let hash = File::open(&targets[index].published).and_then(sha256_of_reader);
+        Ok(hash.is_ok_and(|(sha256, _)| sha256 == targets[index].entry.sha256))
+    })?;
+    let damaged: Vec<PathBuf> = targets
+        .into_iter()
+        .zip(intact)
+        .filter(|(_, intact)| !intact)
+        .map(|(target, _)| target.published)
+        .collect();
+    state.forget(&damaged);
+    state.write(&home)?;
+    Ok(damaged
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect())
+}
+
+/// Removes the previous generation, unfinished staging, and blobs that nothing needs any more.
+pub fn prune(root: &Path, name: &str) -> Result<()> {
+    let home = Home::new(root, name.parse()?);
+    let (_guard, mut state) = open_state(&home)?;
+    // What will be removed must not be offered any more, even if this ends half-way.
+    let models = state.all_roots();
+    state.remember_staging(models.iter());
+    (state.previous, state.sealed) = (None, None);
+    state.write(&home)?;
+    for model in models {
+        for slot in Slot::ALL {
+            remove_dir_all(&home.slot(&model, slot))?;
+        }
+        let beside = home.beside(&model);
+        for slot in Slot::ALL {
+            remove_empty(home.slot(&model, slot).parent());
+        }
+        remove_empty(Some(&beside));
+        remove_empty(beside.parent());
+    }
+    remove_dir_all(&home.staged_blobs())?;
+    let Some(current) = state
+        .current
+        .take()
+        .filter(|current| current.manifest.is_some())
+    else {
+        return remove_dir_all(&home.dir());
+    };
+    let keep: HashSet<PathBuf> = current
+        .files
+        .keys()
+        .cloned()
+        .chain(current.manifest.map(|identity| home.manifest(identity)))
+        .collect();
+    for dir in [home.blobs(), home.manifests()] {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if !keep.contains(&entry.path()) {
+                fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            }
+        }
+    }
+    State {
+        current: Some(current),
+        ..State::default()
+    }
+    .write(&home)
+}
+
+/// Removes a directory unless something is in it, e.g. of another bundle.
+fn remove_empty(path: Option<&Path>) {
+    let _ = path.map(fs::remove_dir);
+}

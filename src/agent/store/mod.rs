@@ -1,0 +1,132 @@
+//! A node's store for one bundle: takes chunks, keeps them in a staging directory next to the
+//! final place, and puts everything into place at once.
+//!
+//! There is no journal of chunks: the files themselves say what is there. So a first install, a
+//! resumed one, the repair of a damaged file and an update that changes a few chunks are the same
+//! code: compare each chunk with the manifest, fetch what differs, prove the files, switch.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, RwLock};
+
+use crate::agent::child::lock;
+use crate::bundle::manifest::Manifest;
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::fs::Lock;
+
+mod fill;
+mod generations;
+mod home;
+mod inventory;
+mod parallel;
+mod place;
+mod prepare;
+mod seal;
+mod state;
+mod switch;
+mod targets;
+
+pub use generations::{installed, names, prune, rollback, verify};
+
+use fill::{Filling, Worker};
+use home::Home;
+use state::State;
+use targets::Targets;
+
+/// An opened store; its lock is held until it is dropped.
+pub struct Store {
+    home: Home,
+    manifest: Manifest,
+    manifest_text: String,
+    identity: Sha256,
+    targets: Targets,
+    in_place: bool,
+    state: Mutex<State>,
+    /// What is there of each target, in their order; empty before the inventory.
+    fillings: RwLock<Vec<Mutex<Filling>>>,
+    workers: Mutex<Vec<Worker>>,
+    _lock: Lock,
+}
+
+impl Store {
+    /// Opens the store of a bundle for the node whose `/` is `root`, and ends a switch that a
+    /// crash interrupted. [`Error::Locked`] when another process has it open.
+    pub fn open(root: &Path, manifest_text: String) -> Result<Self> {
+        let manifest = Manifest::parse(manifest_text.as_bytes())?;
+        let home = Home::new(root, manifest.name.clone());
+        for model in &manifest.models {
+            place::check(&model.path)?;
+            place::check_no_mount(&home.place(&model.path))?;
+        }
+        let (guard, mut state) = open_state(&home)?;
+        let identity = Sha256::of(manifest_text.as_bytes());
+        let targets = Targets::of(&manifest, &home)?;
+        let in_place = state.holds(identity, &targets);
+        if !in_place {
+            state.remember_staging(manifest.models.iter().map(|model| &model.path));
+            state.write(&home)?;
+        }
+        Ok(Self {
+            home,
+            manifest,
+            manifest_text,
+            identity,
+            targets,
+            in_place,
+            state: Mutex::new(state),
+            fillings: RwLock::default(),
+            workers: Mutex::default(),
+            _lock: guard,
+        })
+    }
+
+    /// The manifest that it was opened with.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether everything is published already and looks unchanged (sizes, times, inodes).
+    #[must_use]
+    pub fn in_place(&self) -> bool {
+        self.in_place
+    }
+
+    /// Where an image blob is once the store is sealed.
+    #[must_use]
+    pub fn blob(&self, digest: Sha256) -> PathBuf {
+        self.home.blob(digest)
+    }
+
+    /// Puts the sealed content into place. The old content becomes the previous generation,
+    /// except for a repair of the same content: then it is dropped.
+    pub fn publish(&self) -> Result<()> {
+        if self.in_place {
+            return Ok(());
+        }
+        let mut state = lock(&self.state);
+        let sealed = state
+            .sealed
+            .clone()
+            .filter(|sealed| sealed.manifest == Some(self.identity))
+            .ok_or_else(|| {
+                Error::Failed(format!(
+                    "{} is not sealed on this node; run the same command again",
+                    self.home.name()
+                ))
+            })?;
+        switch::publish(&self.home, &mut state, sealed)
+    }
+}
+
+/// Takes a bundle's lock, reads its state and ends an interrupted switch.
+fn open_state(home: &Home) -> Result<(Lock, State)> {
+    crate::fs::create_dir_all(&home.dir())?;
+    let guard = Lock::take(
+        &home.lock_file(),
+        &format!("working on {} on this node", home.name()),
+    )?;
+    let mut state = State::read(home)?;
+    switch::finish(home, &mut state)?;
+    Ok((guard, state))
+}

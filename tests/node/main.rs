@@ -1,0 +1,7 @@
+//! The far side, on real files and real processes: the store of a node, and `bundle agent`.
+
+mod process;
+mod store;
+
+#[path = "../support/bundles.rs"]
+mod bundles;
