@@ -9,4 +9,5 @@ mod weights;
 
 mod extract;
 mod media;
+mod python;
 mod verify;
