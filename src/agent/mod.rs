@@ -5,6 +5,7 @@ mod child;
 mod collect;
 mod exec;
 pub mod facts;
+pub mod fleet;
 mod http;
 pub mod link;
 mod outbox;

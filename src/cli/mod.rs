@@ -13,11 +13,17 @@ use crate::error::Error;
 mod agent;
 mod extract;
 mod inspect;
+mod install;
 mod locate;
+mod logs;
+mod nodes;
 pub mod output;
 mod pack;
 pub mod progress;
 mod shell;
+mod status;
+mod terminal;
+mod up;
 mod verify;
 
 /// Carries a large language model and the image that serves it across an air gap, and brings
@@ -35,6 +41,16 @@ enum Verb {
     Pack(pack::Args),
     /// Prove that a bundle is complete and intact.
     Verify(verify::Args),
+    /// Bring a bundle to every node, start it, and prove that it answers.
+    Install(install::Args),
+    /// Say what runs where.
+    Status(status::Args),
+    /// Print what the containers say.
+    Logs(logs::Args),
+    /// Start what is installed.
+    Up(up::UpArgs),
+    /// Stop it.
+    Down(up::DownArgs),
     /// Unpack models and images into a directory.
     Extract(extract::Args),
     /// Say what a bundle holds.
@@ -55,6 +71,11 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Pack(args) => pack::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Install(args) => install::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Logs(args) => logs::run(&args),
+        Verb::Up(args) => up::up(&args),
+        Verb::Down(args) => up::down(&args),
         Verb::Extract(args) => extract::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => shell::completions(&args),

@@ -41,7 +41,7 @@ impl Node<'_> {
         };
         match self.link.call(request)? {
             Answer::Exited(exited) => Ok(exited),
-            other => Err(unexpected(&self.name, &other)),
+            _ => Err(self.link.unexpected()),
         }
     }
 
@@ -57,6 +57,12 @@ impl Node<'_> {
             "{}: `{} {verb}` failed: {said}",
             self.name, self.runtime
         )))
+    }
+
+    /// Runs the container runtime and hears each line of output as it comes.
+    pub fn follow(&self, args: &[String], on_line: impl FnMut(String)) -> Result<()> {
+        let command = [std::slice::from_ref(&self.runtime), args].concat();
+        self.link.follow(command, on_line).map(drop)
     }
 
     /// The container of this name, if there is one.
@@ -92,16 +98,9 @@ impl Node<'_> {
             timeout,
         })? {
             Answer::Http { status, body } => Ok((status, body)),
-            other => Err(unexpected(&self.name, &other)),
+            _ => Err(self.link.unexpected()),
         }
     }
-}
-
-/// The agent and this executable are the same program, so this is a bug worth a report.
-fn unexpected(node: &str, answer: &Answer) -> Error {
-    Error::Failed(format!(
-        "{node}: the agent gave an answer that does not fit: {answer:?}"
-    ))
 }
 
 fn parse_state(text: &str) -> Option<ContainerState> {

@@ -3,8 +3,9 @@
 use super::container;
 use super::deployment::Deployment;
 use super::node::Node;
+use crate::agent::fleet::all;
 use crate::bundle::manifest::Name;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ssh::fan_out;
 
 /// Makes every node run its container; `nodes` in the order of the deployment's members.
@@ -46,25 +47,4 @@ fn remove(node: &Node, name: &str) -> Result<bool> {
     }
     node.runtime_ok(&["rm", "--force", name].map(str::to_owned))?;
     Ok(true)
-}
-
-/// All values, or one error that names every node that failed.
-fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
-    let total = results.len();
-    let mut values = Vec::new();
-    let mut errors = Vec::new();
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    match errors.len() {
-        0 => Ok(values),
-        1 if total == 1 => Err(errors.remove(0)),
-        _ => {
-            let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            Err(Error::SomeNodes(sentences.join("\n")))
-        }
-    }
 }

@@ -1,0 +1,137 @@
+//! All nodes of hosts.txt with an agent running on each.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::facts::Facts;
+use super::link::Link;
+use super::protocol::{Answer, Request};
+use super::start::{self, Executable};
+use crate::error::{Error, Result};
+use crate::path::AbsPath;
+use crate::ssh::{Connector, Hosts, Node, fan_out};
+
+/// A node with its agent.
+pub struct Member {
+    /// Its line of hosts.txt.
+    pub host: Node,
+    /// Its own address.
+    pub address: IpAddr,
+    /// The control channel.
+    pub link: Link,
+}
+
+/// How the agents are reached.
+pub enum Way {
+    /// Over SSH.
+    Ssh(Box<Connector>),
+    /// As processes of this machine, each with a directory below this one as its `/`: a rehearsal
+    /// without any node.
+    Rehearsal(PathBuf),
+}
+
+/// Starts an agent on every node; results in the order of hosts.txt, but the head first.
+pub fn connect(hosts: &Hosts, way: &Way) -> Result<Vec<Result<Member>>> {
+    let executable = Executable::this()?;
+    let mut nodes = hosts.nodes.clone();
+    nodes[..=hosts.head].rotate_right(1);
+    Ok(fan_out(&nodes, |node| {
+        let address = node.ip()?;
+        let link = match way {
+            Way::Ssh(connector) => start::remote(&connector.connect(node)?, &executable)?,
+            Way::Rehearsal(dir) => rehearse(dir, node)?,
+        };
+        Ok(Member {
+            host: node.clone(),
+            address,
+            link,
+        })
+    }))
+}
+
+fn rehearse(dir: &Path, node: &Node) -> Result<Link> {
+    let root = dir.join(&node.address);
+    crate::fs::create_dir_all(&root)?;
+    start::local(Path::new("/proc/self/exe"), &root, &node.address)
+}
+
+/// All members, or one error that names every node that failed.
+pub fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    let total = results.len();
+    let mut values = Vec::new();
+    let mut errors = Vec::new();
+    for result in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    match errors.len() {
+        0 => Ok(values),
+        // One kind of failure everywhere keeps its exit code: it is not about some nodes.
+        failed if failed == total && same_code(&errors) => {
+            Err(join(&errors, errors[0].exit_code()))
+        }
+        _ => Err(join(&errors, Error::SomeNodes(String::new()).exit_code())),
+    }
+}
+
+fn same_code(errors: &[Error]) -> bool {
+    errors
+        .windows(2)
+        .all(|pair| pair[0].exit_code() == pair[1].exit_code())
+}
+
+fn join(errors: &[Error], code: u8) -> Error {
+    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Error::from_code(code, sentences.join("\n"))
+}
+
+impl Member {
+    /// The node's facts, with the free space of these directories.
+    pub fn facts(&self, paths: &[AbsPath]) -> Result<Facts> {
+        match self.link.call(Request::Facts {
+            address: self.address,
+            paths: paths.to_vec(),
+        })? {
+            Answer::Facts(facts) => Ok(facts),
+            _ => Err(self.link.unexpected()),
+        }
+    }
+
+    /// A call that has nothing to answer.
+    pub fn perform(&self, request: Request) -> Result<()> {
+        match self.link.call(request)? {
+            Answer::Done => Ok(()),
+            _ => Err(self.link.unexpected()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_failures_are_code_3_and_name_each_node() {
+        let failed = |name: &str| Err(Error::NoSpace(format!("{name}: full")));
+        let error = all(vec![Ok(1), failed("n2"), failed("n3")]).unwrap_err();
+        assert_eq!(
+            (error.exit_code(), error.to_string().as_str()),
+            (3, "n2: full\nn3: full")
+        );
+        assert_eq!(all(vec![Ok(1), Ok(2)]).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn a_failure_of_all_nodes_keeps_its_code() {
+        let key = |name: &str| Err::<(), _>(Error::HostKey(name.into()));
+        assert_eq!(all(vec![key("a"), key("b")]).unwrap_err().exit_code(), 12);
+        assert_eq!(
+            all(vec![key("a"), Err(Error::Failed("b".into()))])
+                .unwrap_err()
+                .exit_code(),
+            3
+        );
+    }
+}

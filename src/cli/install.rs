@@ -1,0 +1,129 @@
+//! `bundle install`: from the media to a server that answers.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::locate::media;
+use super::nodes::{NodeArgs, deployment, facts, nodes, say};
+use super::output::{note, print};
+use super::progress::Meter;
+use super::up::{Timeout, start};
+use crate::agent::facts::Facts;
+use crate::agent::fleet::Member;
+use crate::bundle::manifest::Manifest;
+use crate::bundle::media::Media;
+use crate::cluster::start::down;
+use crate::error::{Error, Result};
+use crate::install::distribute::{self, Show};
+use crate::install::preflight::{Row, Wish};
+
+/// Arguments of `bundle install`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The bundle; by default the one here. Several directories when its volumes are on several
+    /// media.
+    path: Vec<PathBuf>,
+    #[command(flatten)]
+    nodes: NodeArgs,
+    /// Stop when everything is in place, before the cluster is started.
+    #[arg(long)]
+    no_start: bool,
+    /// TCP port of the nodes for the data; 0 takes any free one.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    data_port: u16,
+    #[command(flatten)]
+    timeout: Timeout,
+}
+
+/// Runs `bundle install`.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let media = media(&args.path)?;
+    let manifest = media.manifest();
+    say("connecting to the nodes");
+    let members = args.nodes.connect_all()?;
+    let facts = facts(&members, manifest)?;
+    let containers = !args.nodes.is_rehearsal();
+    if containers {
+        check(&members, &facts, manifest)?;
+    }
+    let deployment = if args.no_start || !containers {
+        None
+    } else {
+        Some(deployment(&members, &facts, manifest.clone())?)
+    };
+    let changed = distribute(args, &members, &facts, &media, containers)?;
+    if !changed {
+        say("everything is in place on every node; nothing to send");
+    }
+    match deployment {
+        Some(deployment) => start(&nodes(&members, &facts), &deployment, &args.timeout),
+        None => print(&format!(
+            "{} is in place on {} nodes",
+            manifest.name,
+            members.len()
+        )),
+    }
+}
+
+/// Brings content and images to every node; returns whether anything was missing.
+fn distribute(
+    args: &Args,
+    members: &[Member],
+    facts: &[Facts],
+    media: &Media,
+    containers: bool,
+) -> Result<bool> {
+    let in_place = distribute::open(members, media)?;
+    let changed = in_place.contains(&false);
+    if changed {
+        let meter = Meter::new("sending", media.manifest().stored_size());
+        let show = Show {
+            step: &|step| meter.note(&format!("bundle: {step}")),
+            progress: &|done, _| meter.set(done),
+        };
+        distribute::fill(members, facts, media, args.data_port, &show)?;
+    }
+    let loaded = if containers && !media.manifest().images.is_empty() {
+        say("loading images where they are missing");
+        distribute::load_images(members)?
+    } else {
+        0
+    };
+    if changed {
+        if containers {
+            down(&nodes(members, facts), &media.manifest().name)?;
+        }
+        distribute::publish(members)?;
+    }
+    Ok(changed || loaded > 0)
+}
+
+/// Refuses what a node lacks, in one go for all nodes.
+fn check(members: &[Member], facts: &[Facts], manifest: &Manifest) -> Result<()> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let wish = Wish {
+        gpus: manifest.cluster.gpus,
+        now_ms,
+    };
+    let rows = members.iter().zip(facts);
+    let rows: Vec<Row> = rows
+        .map(|(member, facts)| Row::of_facts(&member.host.address, facts, wish))
+        .collect();
+    let faults: Vec<String> = rows.iter().flat_map(Row::faults).collect();
+    let (serious, remarks): (Vec<String>, Vec<String>) = faults
+        .into_iter()
+        .partition(|fault| !fault.contains("the clock is"));
+    for remark in remarks {
+        note(&remark);
+    }
+    if serious.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "some nodes are not ready:\n{}",
+        serious.join("\n")
+    )))
+}

@@ -1,0 +1,145 @@
+//! What every verb that works on nodes takes, and how it reaches them.
+
+use std::path::PathBuf;
+
+use super::output::note;
+use super::terminal::TerminalPrompt;
+use crate::agent::facts::Facts;
+use crate::agent::fleet::{Member, Way, all, connect};
+use crate::agent::protocol::{Answer, Request};
+use crate::bundle::manifest::Manifest;
+use crate::cluster::deployment::{Deployment, NodeWish};
+use crate::cluster::node::Node;
+use crate::error::{Error, Result};
+use crate::ssh::{Connector, Hosts, fan_out};
+
+/// How to reach the nodes.
+#[derive(clap::Args)]
+pub struct NodeArgs {
+    /// The nodes, one a line.
+    #[arg(long, value_name = "FILE", default_value = "hosts.txt")]
+    hosts: PathBuf,
+    /// Host keys, instead of the files of the ssh configuration.
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+    /// Accept and remember the keys of hosts that are not known yet; changed keys never.
+    #[arg(long)]
+    accept_new_host_keys: bool,
+    /// Rehearse without nodes: each is a directory below DIR on this machine, and its agent a
+    /// local process.
+    #[arg(long, value_name = "DIR")]
+    rehearsal: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    /// Whether the nodes are directories.
+    #[must_use]
+    pub fn is_rehearsal(&self) -> bool {
+        self.rehearsal.is_some()
+    }
+
+    /// Starts an agent on every node, head first; every one must answer.
+    pub fn connect_all(&self) -> Result<Vec<Member>> {
+        all(self.connect()?)
+    }
+
+    /// Starts an agent on every node, head first; some may fail.
+    pub fn connect(&self) -> Result<Vec<Result<Member>>> {
+        let hosts = Hosts::read(&self.hosts)?;
+        let way = match &self.rehearsal {
+            Some(dir) => Way::Rehearsal(dir.clone()),
+            None => Way::Ssh(Box::new(Connector::new(
+                self.known_hosts.clone(),
+                self.accept_new_host_keys,
+                Box::new(TerminalPrompt),
+            ))),
+        };
+        connect(&hosts, &way)
+    }
+}
+
+/// Which bundle a verb is about, by its name on the nodes.
+#[derive(clap::Args)]
+pub struct NameArgs {
+    /// The bundle's name; may be left out when only one is installed.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl NameArgs {
+    /// The manifest that is installed under the name, as the first node has it.
+    pub fn installed(&self, members: &[Member]) -> Result<Manifest> {
+        let Some(head) = members.first() else {
+            return Err(Error::Usage("hosts.txt names no node".into()));
+        };
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => only_name(head)?,
+        };
+        match head.link.call(Request::Installed { name: name.clone() })? {
+            Answer::Installed {
+                manifest: Some(manifest),
+            } => Manifest::parse(manifest.as_bytes()),
+            Answer::Installed { manifest: None } => Err(Error::Usage(format!(
+                "{}: bundle {name} is not installed",
+                head.host.address
+            ))),
+            _ => Err(head.link.unexpected()),
+        }
+    }
+}
+
+fn only_name(head: &Member) -> Result<String> {
+    let Answer::Bundles { mut names } = head.link.call(Request::Bundles)? else {
+        return Err(head.link.unexpected());
+    };
+    match names.len() {
+        1 => Ok(names.remove(0)),
+        0 => Err(Error::Usage(format!(
+            "{}: no bundle is installed",
+            head.host.address
+        ))),
+        _ => Err(Error::Usage(format!(
+            "which bundle? name one of: {}",
+            names.join(", ")
+        ))),
+    }
+}
+
+/// The facts of every node.
+pub fn facts(members: &[Member], manifest: &Manifest) -> Result<Vec<Facts>> {
+    let paths = crate::install::space::paths(manifest)?;
+    all(fan_out(members, |member| member.facts(&paths)))
+}
+
+/// What the cluster commands work on.
+pub fn nodes<'a>(members: &'a [Member], facts: &[Facts]) -> Vec<Node<'a>> {
+    let node = |(member, facts): (&'a Member, &Facts)| Node {
+        name: member.host.address.clone(),
+        link: &member.link,
+        runtime: facts
+            .runtime
+            .as_ref()
+            .map_or_else(|| "docker".into(), |found| found.command.clone()),
+    };
+    members.iter().zip(facts).map(node).collect()
+}
+
+/// The deployment of a bundle on these nodes.
+pub fn deployment(members: &[Member], facts: &[Facts], manifest: Manifest) -> Result<Deployment> {
+    let wish = |(member, facts): (&Member, &Facts)| {
+        let wish = NodeWish {
+            address: member.address,
+            gpus: member.host.gpus,
+            interface: member.host.iface.clone(),
+        };
+        (wish, facts.clone())
+    };
+    let nodes: Vec<_> = members.iter().zip(facts).map(wish).collect();
+    Deployment::plan(manifest, &nodes)
+}
+
+/// Says what is going on, on standard error.
+pub fn say(text: &str) {
+    note(&format!("bundle: {text}"));
+}

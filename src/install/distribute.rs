@@ -1,0 +1,213 @@
+//! Rounds until every node has everything; then all of them switch, or none.
+
+use std::collections::BTreeMap;
+
+use super::round::{Missing, Outcome, Progress, Round};
+use super::space;
+use crate::agent::facts::Facts;
+use crate::agent::fleet::{Member, all};
+use crate::agent::protocol::{Answer, Request};
+use crate::bundle::media::Media;
+use crate::error::{Error, Result};
+use crate::ssh::fan_out;
+
+/// The hooks of whoever shows what happens.
+pub struct Show<'a> {
+    /// A step begins.
+    pub step: &'a (dyn Fn(&str) + Sync),
+    /// Bytes of a round.
+    pub progress: Progress<'a>,
+}
+
+/// Opens the bundle on every node; returns whether all of them have it in place.
+pub fn open(members: &[Member], media: &Media) -> Result<Vec<bool>> {
+    let manifest = String::from_utf8_lossy(media.manifest_bytes()).into_owned();
+    all(fan_out(members, |member| {
+        match member.link.call(Request::Open {
+            manifest: manifest.clone(),
+        })? {
+            Answer::Opened { in_place } => Ok(in_place),
+            _ => Err(member.link.unexpected()),
+        }
+    }))
+}
+
+/// Brings what is missing to every node and seals it there. Nothing is visible yet.
+pub fn fill(
+    members: &[Member],
+    facts: &[Facts],
+    media: &Media,
+    port: u16,
+    show: &Show<'_>,
+) -> Result<()> {
+    (show.step)("looking at what the nodes have");
+    let round = Round {
+        members,
+        media,
+        port,
+        progress: show.progress,
+    };
+    let mut lost = Lost::default();
+    let mut missing = lost.inventory(members);
+    check_space(members, facts, media, &missing)?;
+    check_media(media, &missing)?;
+    while count(&missing) > 0 {
+        (show.step)(&describe(members, media, &missing));
+        let outcome = round.run(&missing)?;
+        lost.note(members, &outcome);
+        let now = lost.inventory(members);
+        if count(&now) == count(&missing) || !outcome.unreadable.is_empty() {
+            return Err(stuck(members, &now, &outcome, &lost));
+        }
+        missing = now;
+    }
+    if !lost.errors.is_empty() {
+        return Err(stuck(members, &missing, &Outcome::default(), &lost));
+    }
+    (show.step)("checking every file on every node");
+    all(fan_out(members, |member| member.perform(Request::Seal))).map(drop)
+}
+
+/// Members whose agents are gone. The rounds go on without them, so that the next run has less
+/// to send.
+#[derive(Default)]
+struct Lost {
+    errors: BTreeMap<usize, Error>,
+}
+
+impl Lost {
+    /// What each member lacks; nothing for one that is lost.
+    fn inventory(&mut self, members: &[Member]) -> Missing {
+        let numbers: Vec<usize> = (0..members.len()).collect();
+        let answers = fan_out(&numbers, |&number| {
+            if self.errors.contains_key(&number) {
+                return Ok(Vec::new());
+            }
+            match members[number].link.call(Request::Inventory)? {
+                Answer::Missing { chunks } => Ok(chunks),
+                _ => Err(members[number].link.unexpected()),
+            }
+        });
+        let mut missing = Missing::new();
+        for (number, answer) in answers.into_iter().enumerate() {
+            missing.push(answer.unwrap_or_else(|error| {
+                self.errors.insert(number, error);
+                Vec::new()
+            }));
+        }
+        missing
+    }
+
+    /// Why a member was cut out says more than that it is gone.
+    fn note(&mut self, members: &[Member], outcome: &Outcome) {
+        for (number, error) in &outcome.cut {
+            if !members[*number].link.is_alive() {
+                let error = Error::from_code(error.exit_code(), error.to_string());
+                self.errors.entry(*number).or_insert(error);
+            }
+        }
+    }
+}
+
+/// Loads the images on every node; returns how many were not there yet.
+pub fn load_images(members: &[Member]) -> Result<u32> {
+    let loaded = all(fan_out(members, |member| {
+        match member.link.call(Request::LoadImages)? {
+            Answer::Loaded { loaded } => Ok(loaded),
+            _ => Err(member.link.unexpected()),
+        }
+    }))?;
+    Ok(loaded.iter().sum())
+}
+
+/// Puts the sealed content into place on every node.
+pub fn publish(members: &[Member]) -> Result<()> {
+    all(fan_out(members, |member| member.perform(Request::Publish))).map(drop)
+}
+
+fn check_space(
+    members: &[Member],
+    facts: &[Facts],
+    media: &Media,
+    missing: &Missing,
+) -> Result<()> {
+    let checks = members
+        .iter()
+        .zip(facts)
+        .zip(missing)
+        .map(|((member, facts), missing)| {
+            space::check(&member.host.address, media.manifest(), facts, missing, true)
+        });
+    all(checks.collect()).map(drop)
+}
+
+/// Chunks that a node lacks must be on the media that are at hand.
+fn check_media(media: &Media, missing: &Missing) -> Result<()> {
+    let mut ranges = missing.iter().flatten();
+    if ranges.all(|&(from, to)| (from..to).all(|chunk| media.has_chunk(chunk))) {
+        return Ok(());
+    }
+    let names: Vec<&str> = media.missing().collect();
+    Err(Error::Damaged(format!(
+        "volumes are missing that some nodes need: {}; name the directories of all media",
+        names.join(", ")
+    )))
+}
+
+fn describe(members: &[Member], media: &Media, missing: &Missing) -> String {
+    let needy = missing.iter().filter(|ranges| !ranges.is_empty()).count();
+    let most = missing
+        .iter()
+        .map(|ranges| bytes(media, ranges))
+        .max()
+        .unwrap_or(0);
+    format!(
+        "sending up to {} MB to {needy} of {} nodes",
+        most / 1_000_000,
+        members.len()
+    )
+}
+
+fn bytes(media: &Media, ranges: &[(u32, u32)]) -> u64 {
+    let chunks = ranges.iter().flat_map(|&(from, to)| from..to);
+    let stored = chunks.filter_map(|chunk| media.manifest().chunks.get(chunk as usize));
+    stored.map(|chunk| u64::from(chunk.stored)).sum()
+}
+
+fn count(missing: &Missing) -> u64 {
+    missing
+        .iter()
+        .flatten()
+        .map(|&(from, to)| u64::from(to - from))
+        .sum()
+}
+
+/// Another round would not help: why, about each node concerned, and what to do.
+fn stuck(members: &[Member], missing: &Missing, outcome: &Outcome, lost: &Lost) -> Error {
+    let unreadable = outcome.unreadable.iter().map(|(_, error)| error);
+    let still_there = |number: &usize| !lost.errors.contains_key(number);
+    let cut = outcome
+        .cut
+        .iter()
+        .filter(|(number, _)| still_there(number))
+        .map(|(_, error)| error);
+    let errors = unreadable.chain(cut).chain(lost.errors.values());
+    let mut sentences: Vec<String> = errors.map(ToString::to_string).collect();
+    for (member, ranges) in members.iter().zip(missing) {
+        let lacking: u32 = ranges.iter().map(|(from, to)| to - from).sum();
+        if lacking > 0 {
+            sentences.push(format!(
+                "{} still lacks {lacking} chunks",
+                member.host.address
+            ));
+        }
+    }
+    sentences.push(
+        "no node was changed; run the same command again: only what is missing is sent".into(),
+    );
+    let text = sentences.join("\n");
+    match outcome.unreadable.first() {
+        Some((_, error)) => Error::from_code(error.exit_code(), text),
+        None => Error::SomeNodes(text),
+    }
+}
