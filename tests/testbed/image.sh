@@ -14,6 +14,9 @@ command_image() {
     export DOCKER_HOST=unix://$ORIGIN_SOCKET
     docker version >/dev/null 2>&1 || fail "the origin has no dockerd; run \`testbed up 0\` first"
     recipe=$(recipe_hash)
+    mkdir -p "$IMAGE_CACHE"
+    exec 8>"$IMAGE_CACHE/.lock"
+    flock 8
     archive=$IMAGE_CACHE/$variant-$recipe.tar
     if [ "$(docker image inspect --format '{{index .Config.Labels "recipe"}}' "$name" 2>/dev/null)" != "$recipe" ]; then
         [ -e "$archive" ] || build_image "$variant" "$name" "$recipe" "$archive" >&2
@@ -28,7 +31,6 @@ recipe_hash() {
 
 build_image() {
     local variant=$1 name=$2 recipe=$3 archive=$4 context python
-    mkdir -p "$IMAGE_CACHE"
     context=$(mktemp -d "$IMAGE_CACHE/build.XXXXXX")
     # shellcheck disable=SC2064
     trap "rm -rf '$context'" EXIT
@@ -42,6 +44,7 @@ build_image() {
     DOCKER_BUILDKIT=0 docker build --quiet --target "$variant" --label "recipe=$recipe" --tag "$name" \
         --file "$HERE/image/Dockerfile" "$context"
     docker save --output "$archive.part" "$name"
+    rm -f "$IMAGE_CACHE/$variant"-*.tar
     mv "$archive.part" "$archive"
 }
 
@@ -54,6 +57,7 @@ base_system() {
             "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$context/base"
         rm -rf "$context"/base/{var/cache/apt,var/lib/apt/lists,usr/share/{doc,man,locale,info,zoneinfo}}/*
         tar -C "$context/base" --exclude './dev/*' -cf "$cached.part" .
+        rm -f "$IMAGE_CACHE"/base-*.tar
         mv "$cached.part" "$cached"
         rm -rf "$context/base"
     fi

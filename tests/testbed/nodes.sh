@@ -37,7 +37,8 @@ command_add() {
 
 command_down() {
     local name
-    for name in $(nodes); do stop "$name"; done
+    for name in $(nodes); do stop "$name" & done
+    wait
     stop_origin
     stop switch
     remove_cgroups

@@ -18,6 +18,9 @@ fail() {
 # Changes to one test bed happen one after the other; several with different directories may live side by side.
 lock() {
     [ "$(id -u)" = 0 ] || fail "namespaces need root"
+    # The kernel's limit for the address of a socket.
+    [ ${#ORIGIN_SOCKET} -le 107 ] || fail "TESTBED_DIR is too long a name"
+    mkdir -p /run/lock
     exec 9>"/run/lock/bundle-testbed${TESTBED_DIR//\//-}"
     flock --wait 600 9 || fail "another command has held the lock for ten minutes"
 }
