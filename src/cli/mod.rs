@@ -19,6 +19,7 @@ mod logs;
 mod nodes;
 pub mod output;
 mod pack;
+mod plan;
 pub mod progress;
 mod shell;
 mod status;
@@ -47,6 +48,8 @@ enum Verb {
     Status(status::Args),
     /// Print what the containers say.
     Logs(logs::Args),
+    /// Say whether the model fits the GPUs, and what is left for requests.
+    Plan(plan::Args),
     /// Start what is installed.
     Up(up::UpArgs),
     /// Stop it.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Verb::Install(args) => install::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Logs(args) => logs::run(&args),
+        Verb::Plan(args) => plan::run(&args),
         Verb::Up(args) => up::up(&args),
         Verb::Down(args) => up::down(&args),
         Verb::Extract(args) => extract::run(&args),

@@ -5,6 +5,7 @@ use serde::Serialize;
 pub mod architecture;
 pub mod hardware;
 pub mod memory;
+pub mod subject;
 
 use architecture::{Architecture, Cache};
 use memory::{Cut, Memory};
