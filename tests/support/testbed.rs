@@ -36,7 +36,7 @@ impl Testbed {
     /// `up` with these arguments, in a directory of its own.
     pub fn up(name: &str, args: &[&str]) -> Self {
         let dir = Path::new("/var/lib").join(format!("bundle-testbed-{name}"));
-        let bed = Self {
+        let mut bed = Self {
             dir: dir.clone(),
             variables: BTreeMap::new(),
         };
@@ -47,10 +47,8 @@ impl Testbed {
             let (key, value) = line.trim_start_matches("export ").split_once('=')?;
             Some((key.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
         };
-        Self {
-            variables: variables.lines().filter_map(pair).collect(),
-            ..bed
-        }
+        bed.variables = variables.lines().filter_map(pair).collect();
+        bed
     }
 
     /// A variable of `testbed env`.
