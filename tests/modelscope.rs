@@ -59,7 +59,7 @@ fn a_model_is_listed_and_read() {
         .collect();
     assert_eq!(paths, ["d/a b#ü%.json", "empty", "w.safetensors"]);
     assert_eq!(read(&repository, 0).unwrap(), b"{}\n");
-    assert!(read(&repository, 2).unwrap() == [7; 50_000]);
+    assert!(read(&repository, 2).unwrap() == vec![7; 50_000]);
 }
 
 #[test]

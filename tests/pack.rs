@@ -1,5 +1,7 @@
 //! `bundle pack` as a process: killed at random moments, and in other surroundings.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,6 @@ use std::thread;
 use std::time::Duration;
 
 #[path = "support/weights.rs"]
-#[allow(dead_code, reason = "shared with tests that use the rest")]
 mod weights;
 
 const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");

@@ -21,7 +21,7 @@ use super::tls;
 use crate::error::{Error, Result};
 
 /// A server that asks for a longer pause is not worth waiting for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 /// Attempts at most while nobody has answered yet.
 const FIRST_ATTEMPTS: u32 = 4;
 /// How soon a wait notices that the operator wants to stop.

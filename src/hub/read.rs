@@ -14,7 +14,7 @@ use crate::http::{Attempt, Fault, Span, host_of, read_span};
 
 /// A signed URL is used again for so long. They live for an hour or so; the first that fails is
 /// forgotten in any case.
-const SIGNED_URL_LIFE: Duration = Duration::from_secs(10 * 60);
+const SIGNED_URL_LIFE: Duration = Duration::from_mins(10);
 /// Redirects that one answer may take.
 const MAX_HOPS: usize = 6;
 

@@ -171,7 +171,7 @@ impl TestChain {
 /// The next event that is not about progress.
 fn next(events: &Receiver<RelayEvent>) -> RelayEvent {
     loop {
-        match events.recv_timeout(Duration::from_secs(60)).unwrap() {
+        match events.recv_timeout(Duration::from_mins(1)).unwrap() {
             RelayEvent::Progress { .. } => {}
             event => return event,
         }

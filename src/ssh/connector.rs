@@ -81,7 +81,7 @@ impl Connector {
             .map_err(|cause| unusable(&cause))?;
         session.set_tcp_stream(transport);
         if let Err(cause) = session.handshake() {
-            let said = complaints.map(|complaints| complaints.read());
+            let said = complaints.map(super::transport::Complaints::read);
             return Err(no_handshake(&cause, settings, said.as_deref()));
         }
         let key = match session.host_key() {

@@ -1,6 +1,6 @@
 //! Host keys and `known_hosts` files, read strictly: only a line that names the host itself,
 //! plainly or hashed, proves a key. Patterns and certificate authorities prove nothing.
-//! The format is that of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
+//! The format is that of sshd(8), "`SSH_KNOWN_HOSTS` FILE FORMAT".
 
 use std::fs::File;
 use std::io::Write as _;

@@ -163,7 +163,7 @@ impl Session {
         mode: &str,
         path: &str,
     ) -> Result<()> {
-        let (target, part) = (quote(path)?, quote(&format!("{path}.{}.part", sha256))?);
+        let (target, part) = (quote(path)?, quote(&format!("{path}.{sha256}.part"))?);
         let output = self.exec_with(
             &format!(
                 "umask 077 && cat >{part} && chmod {mode} {part} || {{ rm -f {part}; exit 1; }}"
@@ -258,7 +258,10 @@ impl Read for Reader {
             other => return other,
         }
         match end(&self.ended) {
-            Ok(Ended { exit, .. }) if exit == Exit::Status(0) => Ok(0),
+            Ok(Ended {
+                exit: Exit::Status(0),
+                ..
+            }) => Ok(0),
             Ok(Ended { exit, stderr }) => {
                 Err(io::Error::other(format!("{exit}{}", one_line(&stderr))))
             }

@@ -85,8 +85,8 @@ impl Settings {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             let set = (!value.is_empty() && value != "none").then(|| value.to_owned());
             match key {
-                "hostname" => self.host = value.to_owned(),
-                "user" => self.user = value.to_owned(),
+                "hostname" => value.clone_into(&mut self.host),
+                "user" => value.clone_into(&mut self.user),
                 "port" => self.port = value.parse().unwrap_or(self.port),
                 "identityfile" => self.identity_files.push(expand_home(value)),
                 "identitiesonly" => self.identities_only = value == "yes",

@@ -44,13 +44,19 @@ impl Transport {
 
     /// Another handle of the socket, to wait for it.
     pub fn handle(&self) -> Result<OwnedFd> {
-        self.socket.as_fd().try_clone_to_owned().map_err(no_handle)
+        self.socket
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|cause| no_handle(&cause))
     }
 
     /// Where the ssh client in between writes its complaints.
     pub fn complaints(&self) -> Result<Option<Complaints>> {
         let log = self.jump.as_ref().map(|(_, log)| log.try_clone());
-        Ok(log.transpose().map_err(no_handle)?.map(Complaints))
+        Ok(log
+            .transpose()
+            .map_err(|cause| no_handle(&cause))?
+            .map(Complaints))
     }
 }
 
@@ -82,7 +88,7 @@ impl Complaints {
     }
 }
 
-fn no_handle(cause: io::Error) -> Error {
+fn no_handle(cause: &io::Error) -> Error {
     Error::Failed(format!(
         "no file handle is left ({cause}); raise the limit with `ulimit -n`"
     ))

@@ -1,5 +1,7 @@
 //! The far side, on real files and real processes: the store of a node, and `bundle agent`.
 
+#![cfg(test)]
+
 mod process;
 mod store;
 

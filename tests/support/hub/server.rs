@@ -50,7 +50,7 @@ impl Default for Options {
             token: None,
             other_token: None,
             latency: Duration::ZERO,
-            signed_life: Duration::from_secs(3600),
+            signed_life: Duration::from_hours(1),
             page_size: 1000,
             foreign_links: false,
             tls: None,
