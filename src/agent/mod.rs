@@ -3,10 +3,12 @@
 
 mod child;
 mod collect;
+mod data;
 mod exec;
 pub mod facts;
 pub mod fleet;
 mod http;
+mod images;
 pub mod link;
 mod outbox;
 pub mod protocol;

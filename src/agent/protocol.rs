@@ -192,8 +192,6 @@ pub enum Event {
         stored_chunks: u32,
         /// Bytes that came in.
         received: u64,
-        /// Bytes that were passed on.
-        forwarded: u64,
     },
     /// The end of the round was received and everything before it is stored.
     RoundDone,

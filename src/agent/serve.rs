@@ -8,10 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::child::{Children, lock};
+use super::data::DataPort;
 use super::outbox::Outbox;
 use super::protocol::{Answer, Call, Request};
 use super::store::{self, Store};
-use super::{collect, exec, http};
+use super::{collect, exec, http, images};
+use crate::bundle::manifest::Manifest;
 use crate::error::{Error, Result};
 
 /// Serves until `input` ends. The node's `/` is `root`: `/` itself, except where several nodes
@@ -22,6 +24,7 @@ pub fn serve(input: impl BufRead, output: impl Write + Send + 'static, root: &Pa
         outbox: Outbox::new(output)?,
         children: Children::default(),
         store: Mutex::default(),
+        data: Mutex::default(),
     });
     let result = answer_all(input, &session);
     session.children.close();
@@ -34,6 +37,7 @@ struct Session {
     outbox: Outbox,
     children: Children,
     store: Mutex<Option<Arc<Store>>>,
+    data: Mutex<Option<DataPort>>,
 }
 
 fn answer_all(input: impl BufRead, session: &Arc<Session>) -> Result<()> {
@@ -93,6 +97,9 @@ impl Session {
             },
             Request::Seal => done(self.store()?.seal())?,
             Request::Publish => done(self.store()?.publish())?,
+            Request::LoadImages => Answer::Loaded {
+                loaded: self.load_images(self.store()?.manifest())?,
+            },
             Request::Bundles => Answer::Bundles {
                 names: store::names(&self.root)?,
             },
@@ -107,15 +114,45 @@ impl Session {
             }
             Request::Rollback { name } => {
                 self.close_store();
-                done(store::rollback(&self.root, &name))?
+                store::rollback(&self.root, &name)?;
+                if let Some(text) = store::installed(&self.root, &name)? {
+                    self.load_images(&Manifest::parse(text.as_bytes())?)?;
+                }
+                Answer::Done
             }
             Request::Prune { name } => {
                 self.close_store();
                 done(store::prune(&self.root, &name))?
             }
-            other => {
-                return Err(Error::Failed(format!("cannot do {other:?} yet")));
+            request => self.perform_in_chain(request)?,
+        })
+    }
+
+    /// Requests about the node's place in the relay chain.
+    fn perform_in_chain(&self, request: Request) -> Result<Answer> {
+        let mut data = lock(&self.data);
+        if let Request::Listen { port } = request {
+            *data = None;
+            return data.insert(DataPort::open(port)?).describe();
+        }
+        let data = data
+            .as_mut()
+            .ok_or_else(|| Error::Failed("the node's data port is not open".into()))?;
+        done(match request {
+            Request::Join { feeders, next } => {
+                data.join(self.store()?, feeders, next.as_ref(), &self.outbox)
             }
+            Request::Relink { next } => data.relink(next.as_ref()),
+            _ => {
+                data.leave();
+                Ok(())
+            }
+        })
+    }
+
+    fn load_images(&self, manifest: &Manifest) -> Result<u32> {
+        images::load(&self.children, &manifest.images, |digest| {
+            store::blob(&self.root, &manifest.name, digest)
         })
     }
 

@@ -50,6 +50,11 @@ pub fn write_archive<R: Read>(
     tar.finish().map_err(|cause| unwritable(&cause))
 }
 
+/// Digest of the OCI manifest in the archive: what the containerd image store calls the image.
+pub fn manifest_digest(image: &Image) -> Result<Sha256> {
+    Ok(Sha256::of(oci_manifest(image)?.to_string().as_bytes()))
+}
+
 /// Where a blob stands in the archive, and in a bundle's image tree.
 #[must_use]
 pub fn blob_path(digest: Sha256) -> String {

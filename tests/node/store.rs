@@ -63,7 +63,7 @@ fn feed(store: &Store, media: &Media) -> u32 {
     for (from, to) in store.inventory().unwrap() {
         for index in from..to {
             media.read_chunk(index, &mut stored).unwrap();
-            store.put(index, &stored).unwrap();
+            store.keep(index, &stored).unwrap();
             sent += 1;
         }
     }
@@ -157,7 +157,7 @@ fn a_broken_off_install_goes_on_where_it_was() {
     let mut stored = Vec::new();
     for index in [2, 0] {
         media.read_chunk(index, &mut stored).unwrap();
-        store.put(index, &stored).unwrap();
+        store.keep(index, &stored).unwrap();
     }
     drop(store);
     assert_eq!(node.open(&media).inventory().unwrap(), [(1, 2), (3, 5)]);
@@ -360,12 +360,12 @@ fn wrong_bytes_are_refused_and_the_store_goes_on() {
     let store = node.open(&media);
     let mut stored = Vec::new();
     media.read_chunk(1, &mut stored).unwrap();
-    assert!(store.put(1, &stored).is_err(), "before the inventory");
+    assert!(store.keep(1, &stored).is_err(), "before the inventory");
     store.inventory().unwrap();
-    assert_eq!(store.put(0, &stored).unwrap_err().exit_code(), 10);
+    assert_eq!(store.keep(0, &stored).unwrap_err().exit_code(), 10);
     stored.truncate(100);
-    assert_eq!(store.put(1, &stored).unwrap_err().exit_code(), 10);
-    assert_eq!(store.put(99, &stored).unwrap_err().exit_code(), 10);
+    assert_eq!(store.keep(1, &stored).unwrap_err().exit_code(), 10);
+    assert_eq!(store.keep(99, &stored).unwrap_err().exit_code(), 10);
     assert_eq!(feed(&store, &media), 5);
     store.seal().unwrap();
 }

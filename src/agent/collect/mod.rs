@@ -15,6 +15,8 @@ mod gpu;
 mod interface;
 mod runtime;
 
+pub use runtime::find as find_runtime;
+
 /// Longest patience with a tool: a broken GPU driver lets `nvidia-smi` hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,7 +48,7 @@ pub fn collect(children: &Children, root: &Path, address: IpAddr, paths: &[AbsPa
 }
 
 /// Runs the node's tools for their output.
-pub struct Tools<'a>(&'a Children);
+pub struct Tools<'a>(pub &'a Children);
 
 impl Tools<'_> {
     /// Standard output of a command that succeeds; `None` when it is not there or fails.

@@ -43,7 +43,7 @@ impl Filling {
 
 impl Store {
     /// Takes a chunk's stored bytes, which hash to its blob name. Known chunks are ignored.
-    pub fn put(&self, index: u32, stored: &[u8]) -> Result<()> {
+    pub fn keep(&self, index: u32, stored: &[u8]) -> Result<()> {
         let chunk = self.manifest.chunks.get(index as usize).ok_or_else(|| {
             Error::Damaged(format!(
                 "chunk {index} came, which the manifest does not know"

@@ -48,6 +48,12 @@ pub fn installed(root: &Path, name: &str) -> Result<Option<String>> {
     )))
 }
 
+/// Where a proven image blob of a bundle is.
+#[must_use]
+pub fn blob(root: &Path, name: &Name, digest: Sha256) -> PathBuf {
+    Home::new(root, name.clone()).blob(digest)
+}
+
 /// Goes back to the previous generation, which becomes the one to go back to.
 pub fn rollback(root: &Path, name: &str) -> Result<()> {
     let home = Home::new(root, name.parse()?);

@@ -26,7 +26,7 @@ mod state;
 mod switch;
 mod targets;
 
-pub use generations::{installed, names, prune, rollback, verify};
+pub use generations::{blob, installed, names, prune, rollback, verify};
 
 use fill::{Filling, Worker};
 use home::Home;
@@ -116,6 +116,12 @@ impl Store {
                 ))
             })?;
         switch::publish(&self.home, &mut state, sealed)
+    }
+}
+
+impl crate::relay::Store for Store {
+    fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<()> {
+        self.keep(chunk, &stored)
     }
 }
 

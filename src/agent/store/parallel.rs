@@ -1,10 +1,10 @@
 //! The same work for many files on all cores.
 
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::error::Result;
+use crate::parallel::in_order;
 
 /// More threads than this only make a disk seek.
 const MAX_THREADS: usize = 16;
@@ -12,32 +12,9 @@ const MAX_THREADS: usize = 16;
 /// Calls `work` with each index below `count`; results in order, or the error of the lowest index.
 pub fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let next = AtomicUsize::new(0);
-    let one_thread = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return done;
-            }
-            done.push((index, work(index)));
-        }
-    };
-    let mut results = thread::scope(|scope| {
-        let threads: Vec<_> = (1..cores.min(MAX_THREADS).min(count))
-            .map(|_| scope.spawn(one_thread))
-            .collect();
-        let mut results = one_thread();
-        for thread in threads {
-            match thread.join() {
-                Ok(more) => results.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    });
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+    let threads = cores.min(MAX_THREADS).min(count);
+    let workers = (0..threads).map(|_| &work).collect();
+    thread::scope(|scope| in_order(scope, 0..count, workers, threads).collect())
 }
 
 #[cfg(test)]
@@ -48,6 +25,7 @@ mod tests {
     #[test]
     fn results_are_in_order_and_the_first_error_wins() {
         assert_eq!(map(100, Ok).unwrap(), (0..100).collect::<Vec<_>>());
+        assert_eq!(map(0, Ok).unwrap(), [0; 0]);
         let error = map(100, |index| match index {
             ..40 => Ok(()),
             _ => Err(Error::Failed(index.to_string())),
