@@ -21,7 +21,7 @@ check: ## Format and lints
 .PHONY: test
 test: check ## All tests, on the test bed too; as root it installs the Debian packages that it needs
 	$(TESTBED) install
-	BUNDLE_TESTBED=1 cargo test
+	cargo test -- --include-ignored
 
 .PHONY: demo
 demo: ## The whole job on this machine, in a few minutes
