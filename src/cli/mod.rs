@@ -12,6 +12,7 @@ use crate::error::Error;
 
 mod agent;
 mod extract;
+mod generations;
 mod inspect;
 mod install;
 mod locate;
@@ -54,6 +55,10 @@ enum Verb {
     Up(up::UpArgs),
     /// Stop it.
     Down(up::DownArgs),
+    /// Go back to what was installed before.
+    Rollback(generations::RollbackArgs),
+    /// Remove what was installed before.
+    Prune(generations::PruneArgs),
     /// Unpack models and images into a directory.
     Extract(extract::Args),
     /// Say what a bundle holds.
@@ -80,6 +85,8 @@ pub fn main() -> ExitCode {
         Verb::Plan(args) => plan::run(&args),
         Verb::Up(args) => up::up(&args),
         Verb::Down(args) => up::down(&args),
+        Verb::Rollback(args) => generations::rollback(&args),
+        Verb::Prune(args) => generations::prune(&args),
         Verb::Extract(args) => extract::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => shell::completions(&args),

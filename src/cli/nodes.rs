@@ -67,6 +67,14 @@ pub struct NameArgs {
 }
 
 impl NameArgs {
+    /// A name that is known.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+        }
+    }
+
     /// The manifest that is installed under the name, as the first node has it.
     pub fn installed(&self, members: &[Member]) -> Result<Manifest> {
         let Some(head) = members.first() else {
