@@ -30,23 +30,36 @@ pub enum Way {
     Rehearsal(PathBuf),
 }
 
-/// Starts an agent on every node; results in the order of hosts.txt, but the head first.
-pub fn connect(hosts: &Hosts, way: &Way) -> Result<Vec<Result<Member>>> {
+/// A node of hosts.txt, and its agent or why there is none.
+pub struct Contact {
+    /// As hosts.txt names it.
+    pub name: String,
+    /// The node with its agent.
+    pub member: Result<Member>,
+}
+
+/// Starts an agent on every node; in the order of hosts.txt, but the head first.
+pub fn connect(hosts: &Hosts, way: &Way) -> Result<Vec<Contact>> {
     let executable = Executable::this()?;
     let mut nodes = hosts.nodes.clone();
     nodes[..=hosts.head].rotate_right(1);
-    Ok(fan_out(&nodes, |node| {
-        let address = node.ip()?;
-        let link = match way {
-            Way::Ssh(connector) => start::remote(&connector.connect(node)?, &executable)?,
-            Way::Rehearsal(dir) => rehearse(dir, node)?,
-        };
-        Ok(Member {
-            host: node.clone(),
-            address,
-            link,
-        })
+    Ok(fan_out(&nodes, |node| Contact {
+        name: node.address.clone(),
+        member: reach(node, way, &executable),
     }))
+}
+
+fn reach(node: &Node, way: &Way, executable: &Executable) -> Result<Member> {
+    let address = node.ip()?;
+    let link = match way {
+        Way::Ssh(connector) => start::remote(&connector.connect(node)?, executable)?,
+        Way::Rehearsal(dir) => rehearse(dir, node)?,
+    };
+    Ok(Member {
+        host: node.clone(),
+        address,
+        link,
+    })
 }
 
 fn rehearse(dir: &Path, node: &Node) -> Result<Link> {

@@ -65,6 +65,11 @@ pub enum Request {
         /// Seconds for the whole exchange.
         timeout: u64,
     },
+    /// Tries a TCP connection from this node; closed at once.
+    Dial {
+        /// A data port that is open.
+        address: SocketAddr,
+    },
     /// Names of the bundles that are installed here.
     Bundles,
     /// Opens the node's store for a bundle and takes its lock.

@@ -2,6 +2,7 @@
 //! control channel ends. Then everything that the agent started ends too.
 
 use std::io::{BufRead, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -83,6 +84,7 @@ impl Session {
             Request::Follow { argv } => {
                 Answer::Exited(exec::follow(&self.children, &argv, id, &self.outbox)?)
             }
+            Request::Dial { address } => done(dial(address))?,
             Request::Http { url, body, timeout } => http::request(&url, body, seconds(timeout))?,
             request => self.perform_on_store(request)?,
         })
@@ -174,6 +176,15 @@ impl Session {
     fn close_store(&self) {
         *lock(&self.store) = None;
     }
+}
+
+/// How long a connection to a neighbour may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn dial(address: SocketAddr) -> Result<()> {
+    TcpStream::connect_timeout(&address, DIAL_TIMEOUT)
+        .map(drop)
+        .map_err(|error| Error::Failed(format!("cannot connect to {address}: {error}")))
 }
 
 fn done(result: Result<()>) -> Result<Answer> {

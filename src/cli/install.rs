@@ -1,8 +1,8 @@
 //! `bundle install`: from the media to a server that answers.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::check::now_ms;
 use super::locate::media;
 use super::nodes::{NodeArgs, deployment, facts, nodes, say};
 use super::output::{note, print};
@@ -100,13 +100,9 @@ fn distribute(
 
 /// Refuses what a node lacks, in one go for all nodes.
 fn check(members: &[Member], facts: &[Facts], manifest: &Manifest) -> Result<()> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
     let wish = Wish {
         gpus: manifest.cluster.gpus,
-        now_ms,
+        now_ms: now_ms(),
     };
     let rows = members.iter().zip(facts);
     let rows: Vec<Row> = rows

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Error;
 
 mod agent;
+mod check;
 mod extract;
 mod generations;
 mod inspect;
@@ -43,6 +44,8 @@ enum Verb {
     Pack(pack::Args),
     /// Prove that a bundle is complete and intact.
     Verify(verify::Args),
+    /// Say whether the nodes can take a bundle.
+    Check(check::Args),
     /// Bring a bundle to every node, start it, and prove that it answers.
     Install(install::Args),
     /// Say what runs where.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Pack(args) => pack::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Check(args) => check::run(&args),
         Verb::Install(args) => install::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Logs(args) => logs::run(&args),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::output::note;
 use super::terminal::TerminalPrompt;
 use crate::agent::facts::Facts;
-use crate::agent::fleet::{Member, Way, all, connect};
+use crate::agent::fleet::{Contact, Member, Way, all, connect};
 use crate::agent::protocol::{Answer, Request};
 use crate::bundle::manifest::Manifest;
 use crate::cluster::deployment::{Deployment, NodeWish};
@@ -40,11 +40,15 @@ impl NodeArgs {
 
     /// Starts an agent on every node, head first; every one must answer.
     pub fn connect_all(&self) -> Result<Vec<Member>> {
-        all(self.connect()?)
+        all(self
+            .connect()?
+            .into_iter()
+            .map(|contact| contact.member)
+            .collect())
     }
 
     /// Starts an agent on every node, head first; some may fail.
-    pub fn connect(&self) -> Result<Vec<Result<Member>>> {
+    pub fn connect(&self) -> Result<Vec<Contact>> {
         let hosts = Hosts::read(&self.hosts)?;
         let way = match &self.rehearsal {
             Some(dir) => Way::Rehearsal(dir.clone()),

@@ -1,6 +1,7 @@
 //! From a bundle to every node: preflight, rounds of distribution, publishing.
 
 pub mod chain;
+pub mod dial;
 pub mod distribute;
 pub mod preflight;
 pub mod round;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::agent::facts::Facts;
 use crate::bundle::cluster_spec::Gpus;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// Clocks further apart than this confuse logs, certificates and tokens; milliseconds.
 const MAX_CLOCK_OFFSET: i64 = 30_000;
@@ -61,6 +61,27 @@ impl Row {
             node: node.to_owned(),
             cells: vec![bad("reachable", "no", &error.to_string())],
         }
+    }
+
+    /// Adds whether the node can open a connection to the next one in the chain.
+    pub fn add_dial(&mut self, next: &str, result: &Result<()>) {
+        self.cells.push(match result {
+            Ok(()) => ok("to next", "yes"),
+            Err(error) => {
+                let fault = format!(
+                    "{error}; open the data port between the nodes (--data-port fixes its number)"
+                );
+                bad("to next", format!("not {next}"), &fault)
+            }
+        });
+    }
+
+    /// Adds what of the bundle is on the node already.
+    pub fn add_content(&mut self, in_place: bool) {
+        self.cells.push(ok(
+            "content",
+            if in_place { "in place" } else { "to be sent" },
+        ));
     }
 
     /// Sentences about everything that will not do.
