@@ -40,8 +40,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         for (row, in_place) in rows.iter_mut().zip(in_place) {
             row.add_content(in_place);
         }
-        for ((row, member), result) in rows.iter_mut().zip(&members).zip(&dialled) {
-            row.add_dial(&member.host.address, result);
+        for (row, result) in rows.iter_mut().zip(&dialled) {
+            row.add_dial(result);
         }
     }
     if args.json {

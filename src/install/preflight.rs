@@ -63,15 +63,15 @@ impl Row {
         }
     }
 
-    /// Adds whether the node can open a connection to the next one in the chain.
-    pub fn add_dial(&mut self, next: &str, result: &Result<()>) {
+    /// Adds whether the one before the node in the chain can open a connection to it.
+    pub fn add_dial(&mut self, result: &Result<()>) {
         self.cells.push(match result {
-            Ok(()) => ok("to next", "yes"),
+            Ok(()) => ok("chain", "yes"),
             Err(error) => {
                 let fault = format!(
                     "{error}; open the data port between the nodes (--data-port fixes its number)"
                 );
-                bad("to next", format!("not {next}"), &fault)
+                bad("chain", "no", &fault)
             }
         });
     }
