@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     say("connecting to the nodes");
     let members = args.nodes.connect_all()?;
     let facts = facts(&members, manifest)?;
-    let containers = !args.nodes.is_rehearsal();
+    let containers = !args.nodes.is_rehearsal() && !manifest.images.is_empty();
     if containers {
         check(&members, &facts, manifest)?;
     }
@@ -83,7 +83,7 @@ fn distribute(
         };
         distribute::fill(members, facts, media, args.data_port, &show)?;
     }
-    let loaded = if containers && !media.manifest().images.is_empty() {
+    let loaded = if containers {
         say("loading images where they are missing");
         distribute::load_images(members)?
     } else {
