@@ -278,7 +278,7 @@ fn four_nodes_from_hub_to_completion() {
     text(&bundle(&bed, &carried, "down"));
     for node in NODES {
         assert_eq!(bed.read(node, &["docker", "ps", "--all", "--quiet"]), "");
-        assert_eq!(bed.read(node, &["sh", "-c", "pgrep -x bundle || true"]), "");
+        assert_eq!(bed.read(node, &["sh", "-c", "pgrep bundle || true"]), "");
     }
     text(&bundle(&bed, &carried, "up"));
     check_answer(&bed);
