@@ -84,24 +84,30 @@ impl Stage {
 
     /// Installs, and lets `strike` happen once node 8 has got some of it.
     fn install_with(&self, strike: impl FnOnce(&Testbed) + Send) -> Output {
+        let before = self.received();
         thread::scope(|scope| {
             let install = scope.spawn(|| self.bundle("install --no-start"));
-            self.wait_for_data();
+            self.wait_for_data(before);
             strike(&self.bed);
             install.join().unwrap()
         })
     }
 
-    fn wait_for_data(&self) {
+    /// Bytes that node 8 has received over its cable.
+    fn received(&self) -> u64 {
+        let table = self.bed.read("n8", &["cat", "/proc/net/dev"]);
+        let line = table
+            .lines()
+            .find(|line| !line.contains(" lo:") && line.contains(": "));
+        let numbers = line.and_then(|line| line.split_once(':')).unwrap().1;
+        numbers.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Until node 8 has received 60 MB more than before.
+    fn wait_for_data(&self, before: u64) {
         let deadline = Instant::now() + Duration::from_mins(1);
-        let staged = ["sh", "-c", "du -sk /data/m/.bundle 2>/dev/null | cut -f 1"];
         while Instant::now() < deadline {
-            let kilobytes = self.bed.read("n8", &staged);
-            if kilobytes
-                .trim()
-                .parse::<u64>()
-                .is_ok_and(|kilobytes| kilobytes > 20_000)
-            {
+            if self.received() > before + 60_000_000 {
                 return;
             }
             thread::sleep(Duration::from_millis(200));

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::protocol::{Answer, Call, Event, Exited, Message, Request};
+use super::protocol::{Answer, Call, Event, Exited, Message, PING_ID, Request};
+use super::pulse::{Heard, LIMIT, every_interval};
 use crate::error::{Error, Result};
 
 /// Longest line that an agent sends: a manifest of some hundred thousand chunks.
@@ -28,10 +29,12 @@ const REASON: Duration = Duration::from_secs(5);
 /// ends the channel, and with it the agent.
 pub struct Link {
     name: String,
-    writer: Mutex<Box<dyn Write + Send>>,
+    writer: Arc<Writer>,
     shared: Arc<Mutex<Shared>>,
     next_id: AtomicU64,
 }
+
+type Writer = Mutex<Box<dyn Write + Send>>;
 
 /// What callers and the reading thread share.
 #[derive(Default)]
@@ -40,6 +43,15 @@ struct Shared {
     subscribers: Vec<SyncSender<Event>>,
     /// Why the channel ended, once it has.
     ended: Option<String>,
+}
+
+impl Shared {
+    /// Fails all calls under way and ends the events.
+    fn end(&mut self, reason: String) {
+        self.ended.get_or_insert(reason);
+        self.waiting.clear();
+        self.subscribers.clear();
+    }
 }
 
 /// What a waiting caller can get.
@@ -57,20 +69,20 @@ impl Link {
         writer: impl Write + Send + 'static,
     ) -> Result<Self> {
         let shared = Arc::new(Mutex::new(Shared::default()));
-        let for_reader = Arc::clone(&shared);
+        let heard = Heard::default();
+        let (for_reader, heard_by_reader) = (Arc::clone(&shared), heard.clone());
         thread::Builder::new()
             .name(format!("link {name}"))
             .spawn(move || {
-                let reason = dispatch(BufReader::new(reader), &for_reader);
-                let mut shared = lock(&for_reader);
-                shared.ended = Some(reason);
-                shared.waiting.clear();
-                shared.subscribers.clear();
+                let reason = dispatch(BufReader::new(reader), &for_reader, &heard_by_reader);
+                lock(&for_reader).end(reason);
             })
             .map_err(|cause| Error::Failed(format!("cannot start a thread: {cause}")))?;
+        let writer: Arc<Writer> = Arc::new(Mutex::new(Box::new(writer)));
+        keep_alive(&writer, &shared, heard)?;
         Ok(Self {
             name: name.to_owned(),
-            writer: Mutex::new(Box::new(writer)),
+            writer,
             shared,
             next_id: AtomicU64::new(0),
         })
@@ -190,6 +202,32 @@ impl Link {
     }
 }
 
+/// Gives signs of life as long as the link is there, and ends it when the agent gives none.
+fn keep_alive(writer: &Arc<Writer>, shared: &Arc<Mutex<Shared>>, heard: Heard) -> Result<()> {
+    let ping = Call {
+        id: PING_ID,
+        request: Request::Ping,
+    };
+    let mut line = serde_json::to_vec(&ping)
+        .map_err(|cause| Error::Failed(format!("cannot write a call: {cause}")))?;
+    line.push(b'\n');
+    let (writer, shared) = (Arc::downgrade(writer), Arc::clone(shared));
+    every_interval(move || {
+        let Some(writer) = writer.upgrade() else {
+            return false;
+        };
+        if heard.is_silent() {
+            lock(&shared).end(format!("no sign of life for {} s", LIMIT.as_secs()));
+            return false;
+        }
+        let mut writer = lock(&writer);
+        writer
+            .write_all(&line)
+            .and_then(|()| writer.flush())
+            .is_ok()
+    })
+}
+
 /// Waits for the next reply until `deadline`, or for ever without one.
 fn receive(
     receiver: &Receiver<Reply>,
@@ -202,14 +240,14 @@ fn receive(
 }
 
 /// Gives every message to whom it is for, until the channel ends; returns why it ended.
-fn dispatch(mut reader: impl BufRead, shared: &Mutex<Shared>) -> String {
+fn dispatch(mut reader: impl BufRead, shared: &Mutex<Shared>, heard: &Heard) -> String {
     let mut line = Vec::new();
     let mut foreign = Some(0);
     loop {
         line.clear();
         match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
             Ok(0) => return "the channel was closed".into(),
-            Ok(_) => {}
+            Ok(_) => heard.now(),
             Err(cause) => return cause.to_string(),
         }
         match (serde_json::from_slice(&line), foreign) {

@@ -12,6 +12,7 @@ mod images;
 pub mod link;
 mod outbox;
 pub mod protocol;
+mod pulse;
 pub mod serve;
 pub mod start;
 pub mod store;

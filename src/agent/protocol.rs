@@ -18,6 +18,9 @@ pub struct Call {
     pub request: Request,
 }
 
+/// The id of every [`Request::Ping`]; nobody waits for its answer.
+pub const PING_ID: u64 = u64::MAX;
+
 /// Agent to origin.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Message {
@@ -35,6 +38,8 @@ pub enum Message {
 /// What an agent can be asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
+    /// A sign of life. From the first one on, an agent that misses them ends.
+    Ping,
     /// Facts about the node, seen from the address that hosts.txt gives it.
     Facts {
         /// The node's own address.

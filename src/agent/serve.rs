@@ -4,14 +4,16 @@
 use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::child::{Children, lock};
 use super::data::DataPort;
 use super::outbox::Outbox;
 use super::protocol::{Answer, Call, Request};
+use super::pulse::{Heard, INTERVAL, LIMIT, every_interval};
 use super::store::{self, Store};
 use super::{collect, exec, http, images};
 use crate::bundle::manifest::Manifest;
@@ -26,6 +28,7 @@ pub fn serve(input: impl BufRead, output: impl Write + Send + 'static, root: &Pa
         children: Children::default(),
         store: Mutex::default(),
         data: Mutex::default(),
+        heard: Heard::default(),
     });
     let result = answer_all(input, &session);
     session.children.close();
@@ -39,15 +42,22 @@ struct Session {
     children: Children,
     store: Mutex<Option<Arc<Store>>>,
     data: Mutex<Option<DataPort>>,
+    /// When the origin was last heard.
+    heard: Heard,
 }
 
 fn answer_all(input: impl BufRead, session: &Arc<Session>) -> Result<()> {
+    let mut watched = false;
     for line in input.lines() {
         let line =
             line.map_err(|error| Error::Failed(format!("the control channel broke: {error}")))?;
         let Call { id, request } = serde_json::from_str(&line).map_err(|error| {
             Error::Failed(format!("the control channel carries no call: {error}"))
         })?;
+        session.heard.now();
+        if matches!(request, Request::Ping) && !std::mem::replace(&mut watched, true) {
+            watch(session)?;
+        }
         let session = Arc::clone(session);
         let work = move || session.answer(id, request);
         thread::Builder::new()
@@ -55,6 +65,19 @@ fn answer_all(input: impl BufRead, session: &Arc<Session>) -> Result<()> {
             .map_err(|error| Error::Failed(format!("cannot start a thread: {error}")))?;
     }
     Ok(())
+}
+
+/// Ends the process when the origin is silent for too long: the thread that reads would wait for as
+/// long as the connection seems to stand, and keep the bundle locked.
+fn watch(session: &Arc<Session>) -> Result<()> {
+    let session = Arc::clone(session);
+    every_interval(move || {
+        if session.heard.is_silent() {
+            session.children.close();
+            process::exit(1);
+        }
+        true
+    })
 }
 
 impl Session {
@@ -84,6 +107,7 @@ impl Session {
             Request::Follow { argv } => {
                 Answer::Exited(exec::follow(&self.children, &argv, id, &self.outbox)?)
             }
+            Request::Ping => Answer::Done,
             Request::Dial { address } => done(dial(address))?,
             Request::Http { url, body, timeout } => http::request(&url, body, seconds(timeout))?,
             request => self.perform_on_store(request)?,
@@ -93,7 +117,7 @@ impl Session {
     /// Requests about a bundle's content.
     fn perform_on_store(&self, request: Request) -> Result<Answer> {
         Ok(match request {
-            Request::Open { manifest } => self.open(manifest)?,
+            Request::Open { manifest } => self.open(&manifest)?,
             Request::Inventory => Answer::Missing {
                 chunks: self.store()?.inventory()?,
             },
@@ -158,12 +182,23 @@ impl Session {
         })
     }
 
-    fn open(&self, manifest: String) -> Result<Answer> {
+    fn open(&self, manifest: &str) -> Result<Answer> {
         self.close_store();
-        let opened = Store::open(&self.root, manifest)?;
+        let opened = self.open_unlocked(manifest)?;
         let in_place = opened.in_place();
         *lock(&self.store) = Some(Arc::new(opened));
         Ok(Answer::Opened { in_place })
+    }
+
+    /// Waits for the lock as long as an agent whose origin is gone may still hold it.
+    fn open_unlocked(&self, manifest: &str) -> Result<Store> {
+        let deadline = Instant::now() + LIMIT + 2 * INTERVAL;
+        loop {
+            match Store::open(&self.root, manifest.to_owned()) {
+                Err(Error::Locked(_)) if Instant::now() < deadline => thread::sleep(INTERVAL),
+                result => return result,
+            }
+        }
     }
 
     fn store(&self) -> Result<Arc<Store>> {
