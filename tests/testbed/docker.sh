@@ -5,7 +5,7 @@ start_origin_docker() {
     mkdir -p "$TESTBED_DIR/origin"
     spawn origin-docker nsenter --target "$(pid_of origin)" --net --uts \
         unshare --mount --pid --fork --kill-child --mount-proc \
-        "$HERE/node/dockerd" "$ORIGIN_SOCKET" "$TESTBED_DIR/origin" /bundle-testbed/origin
+        "$TESTBED_DIR/node/dockerd" "$ORIGIN_SOCKET" "$TESTBED_DIR/origin" /bundle-testbed/origin
 }
 
 # Docker leaves the groups of containers that were killed.

@@ -28,11 +28,11 @@ command_disk() {
 }
 
 command_restart_sshd() {
-    run_on "$1" "$HERE/node/service" restart sshd
+    run_on "$1" "$TESTBED_DIR/node/service" restart sshd
     wait_for "sshd on $1" run_on "$1" test -e /run/sshd.pid
 }
 
 command_restart_docker() {
-    run_on "$1" "$HERE/node/service" restart docker
+    run_on "$1" "$TESTBED_DIR/node/service" restart docker
     await_node "$1"
 }

@@ -14,6 +14,8 @@ command_up() {
     done
     command_down
     mkdir -p "$TESTBED_DIR/nodes"
+    # Nodes have their own /home, /root, /tmp, so the project may be out of their sight.
+    cp -r "$HERE/node" "$TESTBED_DIR/node"
     echo "$rate" >"$TESTBED_DIR/rate"
     echo "$docker" >"$TESTBED_DIR/docker"
     ssh-keygen -q -t ed25519 -N '' -C testbed -f "$TESTBED_DIR/id_ed25519"
@@ -83,8 +85,8 @@ create_node() {
     mkdir -p "$etc/ssh" "$TESTBED_DIR/nodes/$name/root/.ssh"
     ssh-keygen -q -t ed25519 -N '' -C "$name" -f "$etc/ssh/ssh_host_ed25519_key"
     cp "$TESTBED_DIR/id_ed25519.pub" "$TESTBED_DIR/nodes/$name/root/.ssh/authorized_keys"
-    cp "$HERE/node/sshd_config" "$etc/ssh/sshd_config"
-    cp "$HERE/node/gpus.csv" "$etc/gpus.csv"
+    cp "$TESTBED_DIR/node/sshd_config" "$etc/ssh/sshd_config"
+    cp "$TESTBED_DIR/node/gpus.csv" "$etc/gpus.csv"
     echo "$name" >"$etc/hostname"
     printf '127.0.0.1 localhost\n%s %s\n' "$(address_of "$name")" "$name" >"$etc/hosts"
     announce_node "$name"
@@ -110,7 +112,7 @@ TEXT
 start_node() {
     local name=$1
     spawn "$name" unshare --net --mount --uts --pid --fork --kill-child --mount-proc \
-        "$HERE/node/init" "$name" "$TESTBED_DIR/nodes/$name" "$(cat "$TESTBED_DIR/docker")"
+        "$TESTBED_DIR/node/init" "$name" "$TESTBED_DIR/nodes/$name" "$(cat "$TESTBED_DIR/docker")"
     wait_for "$name" own_network "$name"
     plug "$name"
 }
