@@ -23,6 +23,11 @@ test: check ## All tests, on the test bed too; as root it installs the Debian pa
 	$(TESTBED) install
 	cargo test -- --include-ignored
 
+.PHONY: test-long
+test-long: ## What strikes in server rooms, on the test bed: ten minutes more
+	$(TESTBED) install
+	cargo test --test faults --test healing -- --include-ignored
+
 .PHONY: demo
 demo: ## The whole job on this machine, in a few minutes
 	tests/demo

@@ -168,7 +168,7 @@ fn check_lost(stage: &Stage, output: &Output, lost: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn the_origin_is_killed() {
     let stage = Stage::set("origin");
     let output = stage.install_with(|bed| {
@@ -186,7 +186,7 @@ fn the_origin_is_killed() {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn one_agent_is_killed() {
     let stage = Stage::set("agent");
     let output = stage.install_with(|bed| {
@@ -196,7 +196,7 @@ fn one_agent_is_killed() {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn two_neighbours_are_killed() {
     let stage = Stage::set("neighbours");
     let output = stage.install_with(|bed| {
@@ -208,7 +208,7 @@ fn two_neighbours_are_killed() {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn a_link_drops_silently_for_good() {
     let stage = Stage::set("link");
     let output = stage.install_with(|bed| {
@@ -223,7 +223,7 @@ fn a_link_drops_silently_for_good() {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn a_link_drops_silently_for_twenty_seconds() {
     let stage = Stage::set("pause");
     let output = stage.install_with(|bed| {
@@ -241,7 +241,7 @@ fn a_link_drops_silently_for_twenty_seconds() {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn a_disk_is_full() {
     let stage = Stage::set("disk");
     stage.bed.tool(&["disk", "n7", "64M"]);
@@ -254,7 +254,7 @@ fn a_disk_is_full() {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn a_bit_of_a_volume_flips() {
     let stage = Stage::set("flip");
     let volume = stage.work.path().join("noise.bundle/vol-0001.tar");
@@ -283,7 +283,7 @@ fn flip(volume: &Path) {
 }
 
 #[test]
-#[ignore = "needs root and the test bed: make test"]
+#[ignore = "needs root and the test bed: make test-long"]
 fn sshd_is_restarted() {
     let stage = Stage::set("sshd");
     let output = stage.install_with(|bed| {
