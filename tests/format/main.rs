@@ -8,6 +8,7 @@ mod bundles;
 mod weights;
 
 mod extract;
+mod hostile;
 mod media;
 mod python;
 mod verify;

@@ -131,7 +131,8 @@ fn the_end_of_the_channel_ends_the_agent_and_all_that_it_started() {
         scope.spawn(move || {
             let argv = ["sh", "-c", "sleep 1000 & echo $!; wait"].map(str::to_owned);
             let followed = link.follow(argv.to_vec(), |line| sender.send(line).unwrap());
-            assert!(followed.is_err());
+            // The end of the command may be told before the channel is gone.
+            assert!(followed.is_err() || followed.is_ok_and(|exited| exited.status != 0));
         });
         let pid = pids.recv().unwrap();
         drop(agent.input.lock().unwrap().take());
