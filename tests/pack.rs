@@ -31,7 +31,7 @@ fn inputs(root: &Path) {
         )
         .unwrap();
     }
-    let spec = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
+    let spec = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\npickle = true\n";
     fs::write(root.join("bundle.toml"), spec).unwrap();
 }
 

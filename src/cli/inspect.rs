@@ -5,7 +5,13 @@ use std::path::PathBuf;
 
 use super::locate::media;
 use super::output::{print, print_json, size, table};
+use super::sheet::{Provenance, render};
 use crate::bundle::manifest::{Image, Manifest, Model};
+use crate::bundle::media::Media;
+use crate::bundle::small_file;
+use crate::digest::Sha256;
+use crate::error::Result;
+use crate::fs::write_atomic;
 
 /// Arguments of `bundle inspect`.
 #[derive(clap::Args)]
@@ -15,16 +21,70 @@ pub struct Args {
     /// Print the manifest as JSON.
     #[arg(long)]
     json: bool,
+    /// Write a page for a security officer to sign: all that the bundle holds.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    html: Option<PathBuf>,
 }
 
 /// Runs `bundle inspect`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(args.path.as_slice())?;
+    if let Some(file) = &args.html {
+        write_atomic(
+            file,
+            render(media.manifest(), &provenance(&media)?).as_bytes(),
+        )?;
+        return print(&format!("wrote {}", file.display()));
+    }
     if args.json {
         print_json(media.manifest())
     } else {
         print(&describe(media.manifest()))
     }
+}
+
+/// What the sheet tells besides the manifest.
+fn provenance(media: &Media) -> Result<Provenance> {
+    let models = &media.manifest().models;
+    Ok(Provenance {
+        manifest: Sha256::of(media.manifest_bytes()),
+        licences: models
+            .iter()
+            .map(|model| licence(media, model))
+            .collect::<Result<_>>()?,
+        signer: None,
+    })
+}
+
+/// The licence in the front matter of a model's README, where the hub has it from.
+fn licence(media: &Media, model: &Model) -> Result<Option<String>> {
+    let readme = model
+        .files
+        .iter()
+        .find(|file| file.path.as_str() == "README.md");
+    let Some(readme) =
+        readme.filter(|file| file.chunks.iter().all(|&chunk| media.has_chunk(chunk)))
+    else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(&small_file::read(media, readme)?).into_owned();
+    Ok(licence_in(&text))
+}
+
+fn licence_in(readme: &str) -> Option<String> {
+    let matter = readme.strip_prefix("---")?.split("\n---").next()?;
+    let value = |line: &str| {
+        Some(
+            line.strip_prefix("license:")?
+                .trim()
+                .trim_matches(['"', '\''])
+                .to_owned(),
+        )
+    };
+    matter
+        .lines()
+        .find_map(value)
+        .filter(|licence| !licence.is_empty())
 }
 
 fn describe(manifest: &Manifest) -> String {
@@ -84,4 +144,25 @@ fn describe_image(image: &Image) -> String {
         version(&image.facts.ray),
         version(&image.facts.cuda),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn licences_stand_in_the_front_matter() {
+        let cases = [
+            ("---\nlicense: mit\ntags:\n- x\n---\n# M", Some("mit")),
+            (
+                "---\ntags:\n- x\nlicense: \"apache-2.0\"\n---\n",
+                Some("apache-2.0"),
+            ),
+            ("---\ntags:\n- x\n---\nlicense: mit\n", None),
+            ("# M\nlicense: mit\n", None),
+        ];
+        for (readme, licence) in cases {
+            assert_eq!(licence_in(readme).as_deref(), licence, "{readme}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub mod output;
 mod pack;
 mod plan;
 pub mod progress;
+mod sheet;
 mod shell;
 mod status;
 mod terminal;

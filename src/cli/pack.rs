@@ -128,7 +128,7 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     fn model(&self, model: &ModelSpec) -> Result<ModelPlan> {
-        let selection = Selection::new(&model.include, &model.exclude)?;
+        let selection = Selection::of(model)?;
         if let Some(dir) = model_dir(&self.args.model_dir, self.spec, model) {
             return Ok(ModelPlan {
                 source: Box::new(ModelDir::open(dir, &selection)?),

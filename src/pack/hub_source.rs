@@ -14,27 +14,31 @@ pub struct HubSource {
     files: Vec<SourceFile>,
     /// Number of each file in the repository.
     numbers: Vec<usize>,
+    remarks: Vec<String>,
 }
 
 impl HubSource {
     /// Chooses the files of a listed repository.
     pub fn new(repository: Repository, selection: &Selection) -> Result<Self> {
-        let wanted = repository.files().iter().enumerate();
-        let (numbers, files): (Vec<_>, Vec<_>) = wanted
-            .filter(|(_, file)| selection.wants(file.path.as_str()))
-            .map(|(number, file)| (number, source_file(file)))
-            .unzip();
-        if files.is_empty() {
+        let listed = repository.files();
+        let paths: Vec<_> = listed.iter().map(|file| file.path.as_str()).collect();
+        let choice = selection.choose(&paths);
+        if choice.wanted.is_empty() {
             return Err(Error::Usage(format!(
                 "the repository has {} files at commit {}, but none that the spec wants",
                 repository.files().len(),
                 repository.commit()
             )));
         }
+        let files = choice
+            .wanted
+            .iter()
+            .map(|&number| source_file(&listed[number]));
         Ok(Self {
+            files: files.collect(),
             repository,
-            files,
-            numbers,
+            numbers: choice.wanted,
+            remarks: choice.remarks,
         })
     }
 
@@ -63,6 +67,10 @@ impl RangeSource for HubSource {
 
     fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.repository.read(self.numbers[file], offset, buffer)
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     fn readers(&self) -> usize {

@@ -71,6 +71,11 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
         progress,
     );
     let stored = StoredChunks::new(plan.out.clone());
+    for (spec, model) in plan.spec.models.iter().zip(&plan.models) {
+        for remark in model.source.remarks() {
+            progress.note(&format!("model {}: {remark}", spec.repo));
+        }
+    }
     let (models, image) = (&plan.models, &mut plan.image);
     let (state, images) = pipeline::run(ledger, plan.jobs, |steps| {
         let mut intake = Intake::new(steps, known, stop, progress);

@@ -20,6 +20,7 @@ const READERS: usize = 2;
 pub struct ModelDir {
     root: PathBuf,
     files: Vec<SourceFile>,
+    remarks: Vec<String>,
 }
 
 impl ModelDir {
@@ -38,19 +39,23 @@ impl ModelDir {
                 )));
             }
             if !entry.file_type().is_dir() {
-                files.extend(source_file(root, &entry, selection)?);
+                files.push(source_file(root, &entry)?);
             }
         }
-        if files.is_empty() {
+        files.sort_by(|one: &SourceFile, other| one.path.cmp(&other.path));
+        let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
+        let choice = selection.choose(&paths);
+        if choice.wanted.is_empty() {
             return Err(Error::Usage(format!(
                 "{} holds no file that the spec wants",
                 root.display()
             )));
         }
-        files.sort_by(|one: &SourceFile, other| one.path.cmp(&other.path));
+        let wanted = choice.wanted.iter().map(|&index| files[index].clone());
         Ok(Self {
             root: root.to_owned(),
-            files,
+            files: wanted.collect(),
+            remarks: choice.remarks,
         })
     }
 }
@@ -59,25 +64,22 @@ fn is_content(entry: &DirEntry) -> bool {
     !(entry.depth() == 1 && NOT_CONTENT.iter().any(|name| entry.file_name() == *name))
 }
 
-fn source_file(root: &Path, entry: &DirEntry, selection: &Selection) -> Result<Option<SourceFile>> {
+fn source_file(root: &Path, entry: &DirEntry) -> Result<SourceFile> {
     let path = entry.path();
     let unusual = |what: &str| Error::Usage(format!("cannot pack {}: {what}", path.display()));
     let below = path.strip_prefix(root).unwrap_or(path);
     let text = below
         .to_str()
         .ok_or_else(|| unusual("its name is not UTF-8"))?;
-    if !selection.wants(text) {
-        return Ok(None);
-    }
     if !entry.file_type().is_file() {
         return Err(unusual("it is no regular file"));
     }
     let metadata = path.metadata().map_err(Error::io("read", path))?;
-    Ok(Some(SourceFile {
+    Ok(SourceFile {
         path: text.parse()?,
         size: metadata.len(),
         expected: Expected::Nothing,
-    }))
+    })
 }
 
 impl RangeSource for ModelDir {
@@ -92,6 +94,10 @@ impl RangeSource for ModelDir {
             .map_err(Error::io("read", &path))
     }
 
+    fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     fn readers(&self) -> usize {
         READERS
     }
@@ -104,9 +110,9 @@ mod tests {
 
     use super::*;
 
-    fn open(root: &Path, exclude: &[&str]) -> Result<ModelDir> {
-        let exclude: Vec<String> = exclude.iter().map(ToString::to_string).collect();
-        ModelDir::open(root, &Selection::new(&[], &exclude).unwrap())
+    fn open(root: &Path, keys: &str) -> Result<ModelDir> {
+        let spec = toml::from_str(&format!("repo = \"o/m\"\npath = \"/m\"\n{keys}"));
+        ModelDir::open(root, &Selection::of(&spec.unwrap()).unwrap())
     }
 
     #[test]
@@ -122,7 +128,7 @@ mod tests {
         fs::write(snapshot.join("original/x.pth"), "").unwrap();
         fs::write(snapshot.join(".cache/huggingface/x"), "").unwrap();
 
-        let source = open(&snapshot, &["original/*"]).unwrap();
+        let source = open(&snapshot, "exclude = ['original/*']").unwrap();
         let names: Vec<_> = source
             .files()
             .iter()
@@ -142,7 +148,7 @@ mod tests {
         for name in ["a/z", "a.b", "a-b", "B"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        let source = open(dir.path(), &[]).unwrap();
+        let source = open(dir.path(), "").unwrap();
         let names: Vec<_> = source
             .files()
             .iter()
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn what_cannot_be_packed_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let refusal = |root: &Path| open(root, &[]).err().unwrap().to_string();
+        let refusal = |root: &Path| open(root, "").err().unwrap().to_string();
         assert!(refusal(dir.path()).contains("no file"));
         symlink("nowhere", dir.path().join("dangling")).unwrap();
         assert!(refusal(dir.path()).contains("dangling"));

@@ -2,7 +2,14 @@
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
+use super::spec::ModelSpec;
 use crate::error::{Error, Result};
+
+/// Files of these kinds run code when they are loaded.
+const PICKLES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];
+
+/// Names in a remark before it says "and N more".
+const NAMED: usize = 3;
 
 /// Include and exclude globs as the hub's own tools read them: `*` crosses `/`, and a pattern
 /// that ends in `/` means everything below.
@@ -10,26 +17,91 @@ use crate::error::{Error, Result};
 pub struct Selection {
     include: Option<GlobSet>,
     exclude: GlobSet,
+    pickle: bool,
+}
+
+/// What became of a list of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Positions of the files that travel.
+    pub wanted: Vec<usize>,
+    /// What the operator should know about them.
+    pub remarks: Vec<String>,
 }
 
 impl Selection {
-    /// Compiles the globs; no include globs mean everything.
-    pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
+    /// Compiles the globs of a model; no include globs mean everything.
+    pub fn of(model: &ModelSpec) -> Result<Self> {
+        let include = (!model.include.is_empty()).then(|| compile(&model.include));
         Ok(Self {
-            include: if include.is_empty() {
-                None
-            } else {
-                Some(compile(include)?)
-            },
-            exclude: compile(exclude)?,
+            include: include.transpose()?,
+            exclude: compile(&model.exclude)?,
+            pickle: model.pickle,
         })
     }
 
-    /// Whether the file travels.
+    /// Chooses files by name. Pickles stay behind when there are safetensors, unless the spec
+    /// takes them; what can run code on the far side is remarked on.
     #[must_use]
-    pub fn wants(&self, path: &str) -> bool {
+    pub fn choose(&self, paths: &[&str]) -> Choice {
+        let mut wanted: Vec<usize> = (0..paths.len())
+            .filter(|&index| self.wants(paths[index]))
+            .collect();
+        let mut remarks = Vec::new();
+        let ends = |index: usize, ends: &[&str]| ends.iter().any(|end| paths[index].ends_with(end));
+        let list = |picked: &[usize]| {
+            let names: Vec<_> = picked.iter().map(|&index| paths[index]).collect();
+            names_of(&names)
+        };
+
+        let pickles: Vec<usize> = wanted
+            .iter()
+            .copied()
+            .filter(|&index| ends(index, &PICKLES))
+            .collect();
+        let is_safe = wanted.iter().any(|&index| ends(index, &[".safetensors"]));
+        if !pickles.is_empty() && is_safe && !self.pickle {
+            wanted.retain(|index| !pickles.contains(index));
+            remarks.push(format!(
+                "left out {}: loading such files can run code, and the model has safetensors \
+                 (pickle = true in the spec takes them along)",
+                list(&pickles)
+            ));
+        } else if !pickles.is_empty() {
+            remarks.push(format!(
+                "takes along {}: loading such files can run code",
+                list(&pickles)
+            ));
+        }
+        let code: Vec<usize> = wanted
+            .iter()
+            .copied()
+            .filter(|&index| ends(index, &[".py"]))
+            .collect();
+        if !code.is_empty() {
+            remarks.push(format!(
+                "takes along {}: vLLM runs such code only with --trust-remote-code \
+                 (exclude = [\"*.py\"] leaves it out)",
+                list(&code)
+            ));
+        }
+        Choice { wanted, remarks }
+    }
+
+    fn wants(&self, path: &str) -> bool {
         let included = self.include.as_ref().is_none_or(|set| set.is_match(path));
         included && !self.exclude.is_match(path)
+    }
+}
+
+/// `a, b, c and 4 more`
+fn names_of(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 {
+        shown
+    } else {
+        format!("{shown} and {more} more")
     }
 }
 
@@ -47,28 +119,61 @@ fn compile(patterns: &[String]) -> Result<GlobSet> {
 mod tests {
     use super::*;
 
+    fn selection(rest: &str) -> Selection {
+        let text = format!("repo = \"o/m\"\npath = \"/m\"\n{rest}");
+        Selection::of(&toml::from_str(&text).unwrap()).unwrap()
+    }
+
     #[test]
     fn globs_choose_as_on_the_hub() {
-        let list = |globs: &[&str]| globs.iter().map(ToString::to_string).collect::<Vec<_>>();
-        // include, exclude, path, wanted
-        let cases: [(&[&str], &[&str], &str, bool); 9] = [
-            (&[], &[], "a.bin", true),
-            (&[], &["*.pth"], "original/consolidated.00.pth", false),
-            (&[], &["original/*"], "original/deep/params.json", false),
-            (&[], &["original/"], "original/params.json", false),
-            (&[], &["original/*"], "original.json", true),
-            (&["*.json"], &[], "config.json", true),
-            (&["*.json"], &[], "model.safetensors", false),
-            (&["*.json"], &["config.*"], "config.json", false),
-            (&["model-0000[12]-*"], &[], "model-00003-of-3", false),
+        // the spec's keys, path, wanted
+        let cases = [
+            ("", "a.bin", true),
+            ("exclude = ['*.pth']", "original/consolidated.00.pth", false),
+            (
+                "exclude = ['original/*']",
+                "original/deep/params.json",
+                false,
+            ),
+            ("exclude = ['original/']", "original/params.json", false),
+            ("exclude = ['original/*']", "original.json", true),
+            ("include = ['*.json']", "config.json", true),
+            ("include = ['*.json']", "model.safetensors", false),
+            (
+                "include = ['*.json']\nexclude = ['config.*']",
+                "config.json",
+                false,
+            ),
+            ("include = ['model-0000[12]-*']", "model-00003-of-3", false),
         ];
-        for (include, exclude, path, wanted) in cases {
-            let selection = Selection::new(&list(include), &list(exclude)).unwrap();
-            assert_eq!(
-                selection.wants(path),
-                wanted,
-                "{include:?} {exclude:?} {path}"
-            );
+        for (keys, path, wanted) in cases {
+            assert_eq!(selection(keys).wants(path), wanted, "{keys} {path}");
         }
+    }
+
+    #[test]
+    fn pickles_stay_behind_when_there_are_safetensors() {
+        let both = ["a.safetensors", "b.bin", "c.pth", "config.json"];
+        let pickles = ["b.bin", "config.json"];
+        // the spec's keys, files, those that travel, a word of the remark
+        let cases: [(&str, &[&str], &[usize], &str); 5] = [
+            ("", &both, &[0, 3], "left out b.bin, c.pth"),
+            ("pickle = true", &both, &[0, 1, 2, 3], "takes along b.bin"),
+            (
+                "exclude = ['*.safetensors']",
+                &both,
+                &[1, 2, 3],
+                "takes along",
+            ),
+            ("", &pickles, &[0, 1], "takes along b.bin"),
+            ("", &["m.py", "x.json"], &[0, 1], "--trust-remote-code"),
+        ];
+        for (keys, paths, wanted, remark) in cases {
+            let choice = selection(keys).choose(paths);
+            assert_eq!(choice.wanted, wanted, "{keys}");
+            assert!(choice.remarks[0].contains(remark), "{:?}", choice.remarks);
+        }
+        assert_eq!(selection("").choose(&["a.safetensors"]).remarks, [""; 0]);
+        assert_eq!(names_of(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
     }
 }

@@ -12,6 +12,9 @@ pub trait RangeSource: Sync {
     /// Fills `buffer` with the bytes of a file from `offset` on. The error names the file.
     fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
+    /// What the operator should know about the choice of files.
+    fn remarks(&self) -> &[String];
+
     /// How many reads at once are worth it.
     fn readers(&self) -> usize;
 }

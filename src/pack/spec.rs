@@ -62,6 +62,9 @@ pub struct ModelSpec {
     /// Globs of files that are not wanted, even when included.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Whether pickles travel though there are safetensors.
+    #[serde(default)]
+    pub pickle: bool,
 }
 
 fn default_platform() -> String {
@@ -101,8 +104,7 @@ impl Spec {
         }
         for (position, model) in self.models.iter().enumerate() {
             check_repo(&model.repo)?;
-            Selection::new(&model.include, &model.exclude)
-                .map_err(|error| error.at(format!("model {}", model.repo)))?;
+            Selection::of(model).map_err(|error| error.at(format!("model {}", model.repo)))?;
             for other in &self.models[..position] {
                 check_apart(&model.path, &other.path)?;
             }

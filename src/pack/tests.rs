@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::image::{ImageSource, Sink};
 use crate::weights;
 
-const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n";
+const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\npickle = true\n";
 
 /// Chunks in the directory below; two of them are equal.
 const CHUNKS: usize = 8;
@@ -90,7 +90,8 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
 }
 
 fn open(dir: &Path) -> ModelDir {
-    ModelDir::open(dir, &Selection::new(&[], &[]).unwrap()).unwrap()
+    let spec = Spec::parse(SPEC).unwrap();
+    ModelDir::open(dir, &Selection::of(&spec.models[0]).unwrap()).unwrap()
 }
 
 fn pack(mut plan: Plan) -> Result<Manifest> {
@@ -195,6 +196,10 @@ impl RangeSource for Failing {
             return Err(Error::Failed("the cable was pulled".into()));
         }
         self.dir.read(file, offset, buffer)
+    }
+
+    fn remarks(&self) -> &[String] {
+        &[]
     }
 
     fn readers(&self) -> usize {
