@@ -5,6 +5,7 @@ pub mod cluster_spec;
 pub mod codec;
 pub mod manifest;
 pub mod media;
+pub mod sign;
 pub mod small_file;
 pub mod sums;
 pub mod volume;
@@ -17,6 +18,9 @@ pub const MANIFEST_NAME: &str = "bundle.json";
 
 /// Name of the checksum list inside a bundle directory.
 pub const SUMS_NAME: &str = "SHA256SUMS";
+
+/// Name of the signature over the manifest.
+pub const SIGNATURE_NAME: &str = "bundle.json.minisig";
 
 /// Name of the static executable inside a bundle directory.
 pub const EXECUTABLE_NAME: &str = "bundle";

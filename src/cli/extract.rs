@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::locate::media;
 use super::output::{cores, print};
 use super::progress::Meter;
+use super::trust::TrustArgs;
 use crate::error::Error;
 use crate::verify::extract;
 
@@ -20,11 +21,14 @@ pub struct Args {
     /// Threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs `bundle extract`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(&args.path)?;
+    args.trust.check(&media)?;
     let meter = Meter::new("extracting", media.manifest().raw_size());
     let jobs = args.jobs.map_or_else(cores, usize::from);
     let extracted = extract(&media, &args.directory, jobs, &|done| meter.set(done))?;

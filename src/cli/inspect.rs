@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::locate::media;
 use super::output::{print, print_json, size, table};
 use super::sheet::{Provenance, render};
+use super::trust::TrustArgs;
 use crate::bundle::manifest::{Image, Manifest, Model};
 use crate::bundle::media::Media;
 use crate::bundle::small_file;
@@ -24,6 +25,8 @@ pub struct Args {
     /// Write a page for a security officer to sign: all that the bundle holds.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs `bundle inspect`.
@@ -32,7 +35,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(file) = &args.html {
         write_atomic(
             file,
-            render(media.manifest(), &provenance(&media)?).as_bytes(),
+            render(
+                media.manifest(),
+                &provenance(&media, args.trust.check(&media)?)?,
+            )
+            .as_bytes(),
         )?;
         return print(&format!("wrote {}", file.display()));
     }
@@ -44,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// What the sheet tells besides the manifest.
-fn provenance(media: &Media) -> Result<Provenance> {
+fn provenance(media: &Media, signer: Option<PathBuf>) -> Result<Provenance> {
     let models = &media.manifest().models;
     Ok(Provenance {
         manifest: Sha256::of(media.manifest_bytes()),
@@ -52,7 +59,7 @@ fn provenance(media: &Media) -> Result<Provenance> {
             .iter()
             .map(|model| licence(media, model))
             .collect::<Result<_>>()?,
-        signer: None,
+        signer: signer.map(|key| key.display().to_string()),
     })
 }
 

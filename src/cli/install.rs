@@ -7,6 +7,7 @@ use super::locate::media;
 use super::nodes::{NodeArgs, deployment, facts, nodes, say};
 use super::output::{note, print};
 use super::progress::Meter;
+use super::trust::TrustArgs;
 use super::up::{Timeout, start};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Member;
@@ -33,11 +34,14 @@ pub struct Args {
     data_port: u16,
     #[command(flatten)]
     timeout: Timeout,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs `bundle install`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(&args.path)?;
+    args.trust.check(&media)?;
     let manifest = media.manifest();
     say("connecting to the nodes");
     let members = args.nodes.connect_all()?;

@@ -27,6 +27,7 @@ mod sheet;
 mod shell;
 mod status;
 mod terminal;
+mod trust;
 mod up;
 mod verify;
 
@@ -67,6 +68,8 @@ enum Verb {
     Extract(extract::Args),
     /// Say what a bundle holds.
     Inspect(inspect::Args),
+    /// Make a key pair to sign bundles with.
+    Keygen(trust::KeygenArgs),
     /// Print a completion script for a shell.
     Completions(shell::CompletionArgs),
     /// Write the manual pages.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Verb::Prune(args) => generations::prune(&args),
         Verb::Extract(args) => extract::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Keygen(args) => trust::keygen(&args),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),
         Verb::Agent(args) => agent::run(&args),

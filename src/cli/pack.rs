@@ -8,7 +8,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::output::{cores, print, size};
 use super::progress::Meter;
+use super::terminal::TerminalPrompt;
 use crate::bundle::manifest::Manifest;
+use crate::bundle::sign::Signer;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::hub::{self, Client, Endpoint, Source, Token};
@@ -22,6 +24,7 @@ use crate::pack::plan::{ModelPlan, Plan};
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
 use crate::pack::spec::{ImageSpec, ModelSpec, SPEC_NAME, Spec};
+use crate::ssh::Prompt as _;
 
 /// Arguments of `bundle pack`.
 #[derive(clap::Args)]
@@ -61,6 +64,9 @@ pub struct Args {
     /// Encoding threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    /// Sign the bundle with this minisign secret key (see `bundle keygen`).
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// Throw away what an earlier run has packed here, and start over.
     #[arg(long)]
     fresh: bool,
@@ -96,6 +102,12 @@ impl Progress for Meter {
 
 fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
     let spec = Spec::read(&args.spec)?;
+    let ask = |question: &str| TerminalPrompt.ask(question, false);
+    let signer = args
+        .sign
+        .as_ref()
+        .map(|key| Signer::open(key, &ask))
+        .transpose()?;
     let out = args.output.clone();
     let out = out.unwrap_or_else(|| format!("{}.bundle", spec.name).into());
     let sources = Sources {
@@ -113,6 +125,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         fresh: args.fresh,
         models,
         image: image.transpose()?,
+        signer,
         out,
         spec,
     })

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::locate::media;
 use super::output::{cores, print, print_json, size};
 use super::progress::Meter;
+use super::trust::TrustArgs;
 use crate::verify::{Report, State, VolumeReport, bytes_at_hand, verify};
 
 /// Damaged places shown per volume; `--json` has all.
@@ -23,11 +24,14 @@ pub struct Args {
     /// Threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs `bundle verify`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(&args.path)?;
+    args.trust.check(&media)?;
     let meter = Meter::new("verifying", bytes_at_hand(&media));
     let jobs = args.jobs.map_or_else(cores, usize::from);
     let report = verify(&media, jobs, &|done| meter.set(done))?;

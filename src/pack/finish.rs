@@ -10,8 +10,9 @@ use super::plan::Plan;
 use super::state::State;
 use super::tree::TreeId;
 use crate::bundle::manifest::{FORMAT, FileEntry, Image, Manifest, Model};
+use crate::bundle::sign::Signer;
 use crate::bundle::sums::Sums;
-use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
+use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME};
 use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 use crate::fs::write_atomic;
@@ -79,9 +80,19 @@ pub fn copy_executable(out: &Path) -> Result<Sha256> {
 }
 
 /// Writes `SHA256SUMS` and, last of all, `bundle.json`: with it, the bundle is one.
-pub fn write_manifest(out: &Path, manifest: &Manifest, executable: Sha256) -> Result<()> {
+pub fn write_manifest(
+    out: &Path,
+    manifest: &Manifest,
+    executable: Sha256,
+    signer: Option<&Signer>,
+) -> Result<()> {
     let bytes = manifest.to_bytes()?;
     let mut sums = Sums::default();
+    if let Some(signer) = signer {
+        let signature = signer.sign(&bytes, manifest.name.as_str())?;
+        write_atomic(&out.join(SIGNATURE_NAME), signature.as_bytes())?;
+        sums.insert(SIGNATURE_NAME.parse()?, Sha256::of(signature.as_bytes()));
+    }
     sums.insert(EXECUTABLE_NAME.parse()?, executable);
     sums.insert(MANIFEST_NAME.parse()?, Sha256::of(&bytes));
     for volume in &manifest.volumes {

@@ -90,7 +90,7 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
     })?;
     let manifest = finish::manifest(plan, state, images)?;
     let executable = finish::copy_executable(&plan.out)?;
-    finish::write_manifest(&plan.out, &manifest, executable)?;
+    finish::write_manifest(&plan.out, &manifest, executable, plan.signer.as_ref())?;
     finish::remove_work(&work)?;
     Ok(manifest)
 }

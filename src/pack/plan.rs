@@ -8,6 +8,7 @@ use super::preflight::Work;
 use super::source::{RangeSource, SourceFile};
 use super::spec::Spec;
 use super::state::State;
+use crate::bundle::sign::Signer;
 use crate::digest::{Hasher, Sha256};
 use crate::image::ImageSource;
 
@@ -27,6 +28,8 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// Where the image comes from, if one travels.
     pub image: Option<Box<dyn ImageSource>>,
+    /// The key that signs the bundle.
+    pub signer: Option<Signer>,
 }
 
 /// Where a model comes from.

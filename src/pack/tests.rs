@@ -81,6 +81,7 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
         volume_size: VOLUME_SIZE,
         jobs,
         fresh: false,
+        signer: None,
         models: vec![ModelPlan {
             source: Box::new(source),
             commit: None,
