@@ -36,6 +36,12 @@ demo: ## The whole job on this machine, in a few minutes
 bench: ## Speed and size, as ratios
 	cargo bench
 
+.PHONY: bench-net
+bench-net: ## Distribution on the test bed, against scp and rsync
+	$(TESTBED) install
+	apt-get install -q -y --no-install-recommends bc rsync
+	benches/network
+
 .PHONY: testbed-down
 testbed-down: ## Removes what a crashed test left behind
 	$(TESTBED) down

@@ -280,6 +280,12 @@ fn four_nodes_from_hub_to_completion() {
         assert_eq!(bed.read(node, &["docker", "ps", "--all", "--quiet"]), "");
         assert_eq!(bed.read(node, &["sh", "-c", "pgrep bundle || true"]), "");
     }
+    let commands = text(&bundle(&bed, &carried, "up --dry-run"));
+    let by_hand: Vec<&str> = commands
+        .lines()
+        .filter(|line| line.starts_with("'docker' 'run'"))
+        .collect();
+    assert_eq!(by_hand.len(), 4, "{commands}");
     text(&bundle(&bed, &carried, "up"));
     check_answer(&bed);
 }

@@ -58,6 +58,8 @@ enum Verb {
     Plan(plan::Args),
     /// Start what is installed.
     Up(up::UpArgs),
+    /// Stop it and start it again.
+    Restart(up::RestartArgs),
     /// Stop it.
     Down(up::DownArgs),
     /// Go back to what was installed before.
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
         Verb::Logs(args) => logs::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Up(args) => up::up(&args),
+        Verb::Restart(args) => up::restart(&args),
         Verb::Down(args) => up::down(&args),
         Verb::Rollback(args) => generations::rollback(&args),
         Verb::Prune(args) => generations::prune(&args),

@@ -6,11 +6,27 @@ use super::nodes::{NameArgs, NodeArgs, deployment, facts, nodes, say};
 use super::output::print;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::node::Node;
-use crate::cluster::{ready, start};
+use crate::cluster::{container, ready, start};
+use crate::error::Result;
+use crate::ssh::quote;
 
 /// Arguments of `bundle up`.
 #[derive(clap::Args)]
 pub struct UpArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    #[command(flatten)]
+    nodes: NodeArgs,
+    #[command(flatten)]
+    timeout: Timeout,
+    /// Print the command of each node instead of running it; it can be typed there by hand.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `bundle restart`.
+#[derive(clap::Args)]
+pub struct RestartArgs {
     #[command(flatten)]
     name: NameArgs,
     #[command(flatten)]
@@ -42,7 +58,40 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     let manifest = args.name.installed(&members)?;
     let facts = facts(&members, &manifest)?;
     let deployment = deployment(&members, &facts, manifest)?;
-    start(&nodes(&members, &facts), &deployment, &args.timeout)
+    let nodes = nodes(&members, &facts);
+    if args.dry_run {
+        return print(&commands(&nodes, &deployment)?);
+    }
+    start(&nodes, &deployment, &args.timeout)
+}
+
+/// The command of each node, for a shell.
+fn commands(nodes: &[Node], deployment: &Deployment) -> Result<String> {
+    let mut text = String::new();
+    for (rank, node) in nodes.iter().enumerate() {
+        let mut words = vec![node.runtime.clone()];
+        words.extend(container::run(deployment, rank));
+        let quoted: Vec<String> = words
+            .iter()
+            .map(|word| quote(word))
+            .collect::<Result<_>>()?;
+        text.extend(["# on ", &node.name, "\n", &quoted.join(" "), "\n"]);
+    }
+    Ok(text)
+}
+
+/// Runs `bundle restart`.
+pub fn restart(args: &RestartArgs) -> anyhow::Result<()> {
+    let members = args.nodes.connect_all()?;
+    let manifest = args.name.installed(&members)?;
+    let facts = facts(&members, &manifest)?;
+    let nodes = nodes(&members, &facts);
+    start::down(&nodes, &manifest.name)?;
+    start(
+        &nodes,
+        &deployment(&members, &facts, manifest)?,
+        &args.timeout,
+    )
 }
 
 /// Runs `bundle down`.

@@ -1,5 +1,6 @@
 //! What `auto` in the spec comes to, given the image and the nodes.
 
+use super::compatibility::{numbers, options};
 use crate::bundle::cluster_spec::{ClusterSpec, Executor, Gpus};
 use crate::bundle::manifest::ImageFacts;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Choice {
     pub pipeline_parallel: u32,
     /// What `--dtype` says, if anything.
     pub dtype: Option<String>,
+    /// Options that this vLLM needs on these GPUs.
+    pub options: Vec<String>,
 }
 
 /// What matters of one node.
@@ -75,11 +78,21 @@ pub fn choose(spec: &ClusterSpec, image: &ImageFacts, nodes: &[NodeGpus]) -> Res
         Some(dtype) => Some(dtype.clone()),
         None => needs_float16(nodes).then(|| "float16".to_owned()),
     };
+    let least = nodes
+        .iter()
+        .flat_map(|node| &node.capabilities)
+        .min_by_key(|capability| numbers(capability));
+    let options = options(
+        image.vllm.as_deref(),
+        least.map(String::as_str),
+        &spec.serve_args,
+    )?;
     Ok(Choice {
         mode,
         tensor_parallel,
         pipeline_parallel,
         dtype,
+        options,
     })
 }
 
@@ -148,6 +161,7 @@ mod tests {
         let choice = choose(&ClusterSpec::default(), &image(true), &nodes(4, 4, "7.5")).unwrap();
         let dtype = Some("float16".to_owned());
         let expected = Choice {
+            options: Vec::new(),
             mode: Mode::Ray,
             tensor_parallel: 4,
             pipeline_parallel: 4,

@@ -194,6 +194,7 @@ fn serve(deployment: &Deployment, rank: usize) -> Vec<String> {
     if rank > 0 {
         argv.push("--headless".to_owned());
     }
+    argv.extend(choice.options.iter().cloned());
     argv.extend(manifest.cluster.serve_args.iter().cloned());
     argv
 }

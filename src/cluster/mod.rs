@@ -2,6 +2,7 @@
 
 pub mod causes;
 pub mod choice;
+pub mod compatibility;
 pub mod container;
 pub mod deployment;
 pub mod node;

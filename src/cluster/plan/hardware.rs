@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::cluster::compatibility::numbers;
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
@@ -83,14 +84,6 @@ pub fn driver_too_old(cuda: &str, driver: &str) -> Result<Option<String>> {
                 known.driver
             )
         }))
-}
-
-/// `535.129.03` as numbers that compare in order.
-fn numbers(version: &str) -> Vec<u32> {
-    version
-        .split('.')
-        .map_while(|part| part.trim().parse().ok())
-        .collect()
 }
 
 #[cfg(test)]
