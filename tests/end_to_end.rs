@@ -283,7 +283,7 @@ fn four_nodes_from_hub_to_completion() {
     let commands = text(&bundle(&bed, &carried, "up --dry-run"));
     let by_hand: Vec<&str> = commands
         .lines()
-        .filter(|line| line.starts_with("'docker' 'run'"))
+        .filter(|line| line.starts_with("docker run --detach"))
         .collect();
     assert_eq!(by_hand.len(), 4, "{commands}");
     text(&bundle(&bed, &carried, "up"));

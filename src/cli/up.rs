@@ -7,8 +7,7 @@ use super::output::print;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::node::Node;
 use crate::cluster::{container, ready, start};
-use crate::error::Result;
-use crate::ssh::quote;
+use crate::ssh::quote_for_people;
 
 /// Arguments of `bundle up`.
 #[derive(clap::Args)]
@@ -60,24 +59,21 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     let deployment = deployment(&members, &facts, manifest)?;
     let nodes = nodes(&members, &facts);
     if args.dry_run {
-        return print(&commands(&nodes, &deployment)?);
+        return print(&commands(&nodes, &deployment));
     }
     start(&nodes, &deployment, &args.timeout)
 }
 
 /// The command of each node, for a shell.
-fn commands(nodes: &[Node], deployment: &Deployment) -> Result<String> {
+fn commands(nodes: &[Node], deployment: &Deployment) -> String {
     let mut text = String::new();
     for (rank, node) in nodes.iter().enumerate() {
         let mut words = vec![node.runtime.clone()];
         words.extend(container::run(deployment, rank));
-        let quoted: Vec<String> = words
-            .iter()
-            .map(|word| quote(word))
-            .collect::<Result<_>>()?;
+        let quoted: Vec<String> = words.iter().map(|word| quote_for_people(word)).collect();
         text.extend(["# on ", &node.name, "\n", &quoted.join(" "), "\n"]);
     }
-    Ok(text)
+    text
 }
 
 /// Runs `bundle restart`.

@@ -20,6 +20,6 @@ mod transport;
 pub use connector::Connector;
 pub use fan_out::{MAX_PARALLEL, fan_out};
 pub use hosts::{Hosts, Node};
-pub use quote::quote;
+pub use quote::{quote, quote_for_people};
 pub use secrets::{NoPrompt, Prompt};
 pub use session::{Exit, Output, Session};

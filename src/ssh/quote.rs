@@ -33,11 +33,34 @@ pub(super) fn command_line(script: &str, sudo: bool) -> Result<String> {
     Ok(format!("exec {sudo}/bin/sh -c {}", quote(script)?))
 }
 
+/// Quotes a word for a person's POSIX shell: plain words stay as they are, and newlines are allowed.
+#[must_use]
+pub fn quote_for_people(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn words_for_people_come_through_a_shell() {
+        for word in ["plain-1.0", "", "a b", "it's", "two\nlines", "$HOME `x` \\"] {
+            let script = format!("printf %s {}", quote_for_people(word));
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+        assert_eq!(quote_for_people("plain-1.0"), "plain-1.0");
+    }
 
     #[test]
     fn words_are_quoted() {
