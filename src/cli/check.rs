@@ -56,6 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn rows(contacts: &[Contact], manifest: &Manifest) -> Result<Vec<Row>> {
     let paths = space::paths(manifest)?;
     let wish = Wish {
+        containers: !manifest.images.is_empty(),
         gpus: manifest.cluster.gpus,
         now_ms: now_ms(),
     };

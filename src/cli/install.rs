@@ -105,6 +105,7 @@ fn distribute(
 /// Refuses what a node lacks, in one go for all nodes.
 fn check(members: &[Member], facts: &[Facts], manifest: &Manifest) -> Result<()> {
     let wish = Wish {
+        containers: !manifest.images.is_empty(),
         gpus: manifest.cluster.gpus,
         now_ms: now_ms(),
     };

@@ -33,6 +33,8 @@ pub struct Cell {
 /// What the table is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
+    /// Whether there is an image, so that a container runtime is needed.
+    pub containers: bool,
     /// Whether containers get GPUs.
     pub gpus: Gpus,
     /// The origin's clock when the facts were asked for, in milliseconds since 1970.
@@ -43,8 +45,11 @@ impl Row {
     /// The row of a node that answered.
     #[must_use]
     pub fn of_facts(node: &str, facts: &Facts, wish: Wish) -> Self {
-        let mut cells = vec![ok("reachable", "yes"), runtime(facts)];
-        if wish.gpus == Gpus::All {
+        let mut cells = vec![ok("reachable", "yes")];
+        if wish.containers {
+            cells.push(runtime(facts));
+        }
+        if wish.containers && wish.gpus == Gpus::All {
             cells.extend([gpus(facts), driver(facts), toolkit(facts)]);
         }
         cells.extend([interface(facts), space(facts), clock(facts, wish.now_ms)]);
@@ -225,9 +230,17 @@ mod tests {
     }
 
     fn faults(facts: &Facts, gpus: Gpus) -> Vec<String> {
-        Row::of_facts("n1", facts, Wish { gpus, now_ms: 0 })
-            .faults()
-            .collect()
+        Row::of_facts(
+            "n1",
+            facts,
+            Wish {
+                containers: true,
+                gpus,
+                now_ms: 0,
+            },
+        )
+        .faults()
+        .collect()
     }
 
     #[test]
