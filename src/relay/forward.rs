@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -18,6 +18,9 @@ const QUEUE: usize = 64;
 
 /// A neighbour that takes nothing for so long is given up.
 pub const STALL: Duration = Duration::from_secs(10);
+
+/// How often a sender whose round is over looks for a new neighbour.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Passes frames on to a neighbour that can be changed at any time. Frames without a neighbour,
 /// and the rest of a chunk whose neighbour failed, go nowhere.
@@ -63,6 +66,7 @@ impl Forward {
             link: Arc::clone(&link),
             generation: 0,
             stream: None,
+            ended: false,
         };
         let thread = thread::Builder::new()
             .name("forward".into())
@@ -137,26 +141,17 @@ struct Sender {
     link: Arc<Link>,
     generation: u64,
     stream: Option<(SocketAddr, Sending)>,
+    /// The last frame was the end of the round.
+    ended: bool,
 }
 
 impl Sender {
     fn run(mut self, items: &Receiver<Item>) {
-        for item in items {
-            match item {
-                Item::Frame(frame) => {
-                    self.follow_wish();
-                    self.send(&frame.to_bytes());
-                    if frame == Frame::End {
-                        self.flush();
-                    }
-                }
-                Item::Piece(bytes) => self.send(&bytes),
-                Item::Abort if self.stream.is_some() => {
-                    self.close();
-                    // Older than any wish: the next frame connects anew.
-                    self.generation = 0;
-                }
-                Item::Abort => {}
+        loop {
+            match items.recv_timeout(POLL) {
+                Ok(item) => self.take(item),
+                Err(RecvTimeoutError::Timeout) => self.end_for_new_neighbour(),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         if let Some((_, stream)) = &mut self.stream {
@@ -166,6 +161,34 @@ impl Sender {
             let _ = stream.flush();
         }
         self.close();
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Frame(frame) => {
+                self.follow_wish();
+                self.send(&frame.to_bytes());
+                self.ended = frame == Frame::End;
+                if self.ended {
+                    self.flush();
+                }
+            }
+            Item::Piece(bytes) => self.send(&bytes),
+            Item::Abort if self.stream.is_some() => {
+                self.close();
+                // Older than any wish: the next frame connects anew.
+                self.generation = 0;
+            }
+            Item::Abort => {}
+        }
+    }
+
+    /// A neighbour that is set after the end of the round must hear of that end: no further frame
+    /// would come, and it would wait for a feeder for ever.
+    fn end_for_new_neighbour(&mut self) {
+        if self.ended && self.link.lock().generation != self.generation {
+            self.take(Item::Frame(Frame::End));
+        }
     }
 
     /// Between frames: changes to the neighbour that is wished for, if it is another one.

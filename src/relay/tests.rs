@@ -365,3 +365,31 @@ fn a_feeder_that_dies_within_a_chunk_leaves_no_half_chunk_behind() {
         assert_eq!(chain.has(number), chain.all().collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_node_that_dies_near_the_end_leaves_nobody_waiting() {
+    let mut chain = TestChain::new(3);
+    drop(chain.nodes[1].hop.take());
+    chain.feed(0..2);
+    // Everything, with the end of the round, was passed to the dead node before anybody is told.
+    wait_done(&chain.nodes[0]);
+    let bridge = chain.nodes[2].neighbour;
+    let feeder = chain.nodes[0].hop.as_ref().unwrap();
+    feeder.switch().set(Some(bridge));
+    wait_done(&chain.nodes[2]);
+    assert_eq!(chain.has(0), [0, 1]);
+}
+
+#[test]
+fn an_origin_whose_first_node_dies_near_the_end_ends_the_round_for_the_rest() {
+    let mut chain = TestChain::new(2);
+    drop(chain.nodes[0].hop.take());
+    chain.feed(0..2);
+    assert!(matches!(
+        next(&chain.origin_events),
+        RelayEvent::NextFailed { .. }
+    ));
+    let bridge = chain.nodes[1].neighbour;
+    chain.forward.switch().set(Some(bridge));
+    wait_done(&chain.nodes[1]);
+}
