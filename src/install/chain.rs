@@ -39,7 +39,7 @@ impl Chain {
         self.live().next()
     }
 
-    /// Who `node` passes the stream on to.
+    /// Who `node` passes the stream on to; nobody once it was cut out.
     #[must_use]
     pub fn after(&self, node: usize) -> Option<usize> {
         self.live().skip_while(|&live| live != node).nth(1)
@@ -82,6 +82,7 @@ mod tests {
     fn cutting_joins_the_neighbours() {
         let mut chain = Chain::new(vec![0, 1, 2, 3]);
         assert_eq!(chain.cut(1), Some((Upstream::Node(0), Some(2))));
+        assert_eq!((chain.after(0), chain.after(1)), (Some(2), None));
         assert_eq!(chain.cut(2), Some((Upstream::Node(0), Some(3))));
         assert_eq!(chain.cut(0), Some((Upstream::Origin, Some(3))));
         assert_eq!(live(&chain), [3]);

@@ -231,7 +231,16 @@ impl State<'_> {
                 let slowest = self.chain.live().map(|member| self.received[member]).min();
                 (self.round.progress)(slowest.unwrap_or(0).min(self.total), self.total);
             }
-            Event::NextFailed { next, message } => self.cut_at(next, &message),
+            Event::NextFailed { next, message } => {
+                // One that was cut out loses its neighbour to its successor; that is no failure.
+                let after = self
+                    .chain
+                    .after(member)
+                    .and_then(|after| self.hops[after].as_ref());
+                if after.is_some_and(|after| after.address == next) {
+                    self.cut_at(next, &message);
+                }
+            }
             Event::Broken { code, message } => {
                 let error = Error::from_code(code, message).at(self.name(member));
                 self.cut_out(member, error);
