@@ -33,9 +33,11 @@ pub fn text(output: &Output) -> String {
 }
 
 impl Testbed {
-    /// `up` with these arguments, in a directory of its own.
+    /// `up` with these arguments, in a directory of its own. `TESTBED_HOME` lets several clones
+    /// run the same test at once.
     pub fn up(name: &str, args: &[&str]) -> Self {
-        let dir = Path::new("/var/lib").join(format!("bundle-testbed-{name}"));
+        let home = std::env::var_os("TESTBED_HOME").unwrap_or_else(|| "/var/lib".into());
+        let dir = Path::new(&home).join(format!("bundle-testbed-{name}"));
         let mut bed = Self {
             dir: dir.clone(),
             variables: BTreeMap::new(),

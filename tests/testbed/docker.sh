@@ -5,10 +5,10 @@ start_origin_docker() {
     mkdir -p "$TESTBED_DIR/origin"
     spawn origin-docker nsenter --target "$(pid_of origin)" --net --uts \
         unshare --mount --pid --fork --kill-child --mount-proc \
-        "$TESTBED_DIR/node/dockerd" "$ORIGIN_SOCKET" "$TESTBED_DIR/origin" /bundle-testbed/origin
+        "$TESTBED_DIR/node/dockerd" "$ORIGIN_SOCKET" "$TESTBED_DIR/origin" "$CGROUP/origin"
 }
 
 # Docker leaves the groups of containers that were killed.
 remove_cgroups() {
-    find /sys/fs/cgroup -depth -type d -path '*/bundle-testbed*' -exec rmdir {} + 2>/dev/null || true
+    find /sys/fs/cgroup -depth -type d \( -path "*$CGROUP" -o -path "*$CGROUP/*" \) -exec rmdir {} + 2>/dev/null || true
 }

@@ -16,6 +16,7 @@ command_up() {
     mkdir -p "$TESTBED_DIR/nodes"
     # Nodes have their own /home, /root, /tmp, so the project may be out of their sight.
     cp -r "$HERE/node" "$TESTBED_DIR/node"
+    echo "$CGROUP" >"$TESTBED_DIR/node/cgroup"
     echo "$rate" >"$TESTBED_DIR/rate"
     echo "$docker" >"$TESTBED_DIR/docker"
     ssh-keygen -q -t ed25519 -N '' -C testbed -f "$TESTBED_DIR/id_ed25519"

@@ -3,6 +3,8 @@
 
 TESTBED_DIR=${TESTBED_DIR:-/var/lib/bundle-testbed}
 ORIGIN_SOCKET=$TESTBED_DIR/origin.sock
+# Parent of the containers' cgroups: that of another test bed is none of our business.
+CGROUP=/bundle-testbed${TESTBED_DIR//\//-}
 SUBNET=10.77.0
 # As in the reference deployment, and unlike any default that a program could have.
 # shellcheck disable=SC2034
