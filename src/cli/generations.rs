@@ -43,7 +43,7 @@ pub fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
     }
     let name = manifest.name.to_string();
     on_all(&members, || Request::Rollback { name: name.clone() })?;
-    let before = NameArgs::of(&name).installed(&members)?;
+    let before = NameArgs::new(Some(name.clone())).installed(&members)?;
     say(&format!(
         "the previous content of {name} is in place on {} nodes",
         members.len()

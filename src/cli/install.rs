@@ -22,7 +22,7 @@ use crate::install::preflight::{Row, Wish};
 #[derive(clap::Args)]
 pub struct Args {
     /// The bundle; by default the one here. Several directories when its volumes are on several
-    /// media.
+    /// media; some may be missing, and follow with the next call.
     path: Vec<PathBuf>,
     #[command(flatten)]
     nodes: NodeArgs,

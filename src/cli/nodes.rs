@@ -1,6 +1,6 @@
 //! What every verb that works on nodes takes, and how it reaches them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::output::note;
 use super::terminal::TerminalPrompt;
@@ -13,12 +13,19 @@ use crate::cluster::node::Node;
 use crate::error::{Error, Result};
 use crate::ssh::{Connector, Hosts, fan_out};
 
-/// How to reach the nodes.
+/// The nodes, and how to reach them.
 #[derive(clap::Args)]
 pub struct NodeArgs {
     /// The nodes, one a line.
     #[arg(long, value_name = "FILE", default_value = "hosts.txt")]
     hosts: PathBuf,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// How to reach nodes.
+#[derive(clap::Args)]
+pub struct ReachArgs {
     /// Host keys, instead of the files of the ssh configuration.
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
@@ -35,7 +42,7 @@ impl NodeArgs {
     /// Whether the nodes are directories.
     #[must_use]
     pub fn is_rehearsal(&self) -> bool {
-        self.rehearsal.is_some()
+        self.reach.rehearsal.is_some()
     }
 
     /// Starts an agent on every node, head first; every one must answer.
@@ -49,7 +56,14 @@ impl NodeArgs {
 
     /// Starts an agent on every node, head first; some may fail.
     pub fn connect(&self) -> Result<Vec<Contact>> {
-        let hosts = Hosts::read(&self.hosts)?;
+        self.reach.connect(&self.hosts)
+    }
+}
+
+impl ReachArgs {
+    /// Starts an agent on every node of a hosts.txt, head first; some may fail.
+    pub fn connect(&self, hosts: &Path) -> Result<Vec<Contact>> {
+        let hosts = Hosts::read(hosts)?;
         let way = match &self.rehearsal {
             Some(dir) => Way::Rehearsal(dir.clone()),
             None => Way::Ssh(Box::new(Connector::new(
@@ -71,18 +85,24 @@ pub struct NameArgs {
 }
 
 impl NameArgs {
-    /// A name that is known.
+    /// A name, if one was given.
     #[must_use]
-    pub fn of(name: &str) -> Self {
-        Self {
-            name: Some(name.to_owned()),
-        }
+    pub fn new(name: Option<String>) -> Self {
+        Self { name }
     }
 
     /// The manifest that is installed under the name, as the first node has it.
     pub fn installed(&self, members: &[Member]) -> Result<Manifest> {
-        let Some(head) = members.first() else {
-            return Err(Error::Usage("hosts.txt names no node".into()));
+        Manifest::parse(&self.installed_text(members)?)
+    }
+
+    /// Its exact bytes.
+    pub fn installed_text<'a>(
+        &self,
+        members: impl IntoIterator<Item = &'a Member>,
+    ) -> Result<Vec<u8>> {
+        let Some(head) = members.into_iter().next() else {
+            return Err(Error::Failed("no node answers".into()));
         };
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -91,7 +111,7 @@ impl NameArgs {
         match head.link.call(Request::Installed { name: name.clone() })? {
             Answer::Installed {
                 manifest: Some(manifest),
-            } => Manifest::parse(manifest.as_bytes()),
+            } => Ok(manifest.into_bytes()),
             Answer::Installed { manifest: None } => Err(Error::Usage(format!(
                 "{}: bundle {name} is not installed",
                 head.host.address

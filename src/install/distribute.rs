@@ -1,6 +1,6 @@
 //! Rounds until every node has everything; then all of them switch, or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::round::{Missing, Outcome, Progress, Round};
 use super::space;
@@ -8,6 +8,7 @@ use crate::agent::facts::Facts;
 use crate::agent::fleet::{Member, all};
 use crate::agent::protocol::{Answer, Request};
 use crate::bundle::media::Media;
+use crate::bundle::ranges::{indices, ranges};
 use crate::error::{Error, Result};
 use crate::ssh::fan_out;
 
@@ -50,10 +51,13 @@ pub fn fill(
     let mut lost = Lost::default();
     let mut missing = lost.inventory(members);
     check_space(members, facts, media, &missing)?;
-    check_media(media, &missing)?;
-    while count(&missing) > 0 {
-        (show.step)(&describe(members, media, &missing));
-        let outcome = round.run(&missing)?;
+    loop {
+        let coming = at_hand(media, &missing);
+        if count(&coming) == 0 {
+            break;
+        }
+        (show.step)(&describe(members, media, &coming));
+        let outcome = round.run(&coming)?;
         lost.note(members, &outcome);
         let now = lost.inventory(members);
         if count(&now) == count(&missing) || !outcome.unreadable.is_empty() {
@@ -64,6 +68,7 @@ pub fn fill(
     if !lost.errors.is_empty() {
         return Err(stuck(members, &missing, &Outcome::default(), &lost));
     }
+    check_complete(media, &missing)?;
     (show.step)("checking every file on every node");
     all(fan_out(members, |member| member.perform(Request::Seal))).map(drop)
 }
@@ -141,15 +146,31 @@ fn check_space(
     all(checks.collect()).map(drop)
 }
 
-/// Chunks that a node lacks must be on the media that are at hand.
-fn check_media(media: &Media, missing: &Missing) -> Result<()> {
-    let mut ranges = missing.iter().flatten();
-    if ranges.all(|&(from, to)| (from..to).all(|chunk| media.has_chunk(chunk))) {
+/// The part of what is missing that the media at hand have.
+fn at_hand(media: &Media, missing: &Missing) -> Missing {
+    let of_node = |missing: &Vec<(u32, u32)>| {
+        ranges(indices(missing).filter(|&chunk| media.has_chunk(chunk)))
+    };
+    missing.iter().map(of_node).collect()
+}
+
+/// All that these media have is on the nodes; says which come next when that is not all.
+fn check_complete(media: &Media, missing: &Missing) -> Result<()> {
+    let manifest = media.manifest();
+    let chunks = missing.iter().flat_map(|missing| indices(missing));
+    let numbers: BTreeSet<usize> = chunks
+        .filter_map(|chunk| manifest.chunks.get(chunk as usize))
+        .map(|chunk| chunk.volume as usize)
+        .collect();
+    if numbers.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = media.missing().collect();
+    let volumes = numbers
+        .iter()
+        .filter_map(|number| manifest.volumes.get(number.checked_sub(1)?));
+    let names: Vec<&str> = volumes.map(|volume| volume.name.as_str()).collect();
     Err(Error::Damaged(format!(
-        "volumes are missing that some nodes need: {}; name the directories of all media",
+        "the nodes have all that these media hold; needed next: {}. Insert their media and run the same command again with their directories; until the last one, no node shows anything of it",
         names.join(", ")
     )))
 }
@@ -169,8 +190,7 @@ fn describe(members: &[Member], media: &Media, missing: &Missing) -> String {
 }
 
 fn bytes(media: &Media, ranges: &[(u32, u32)]) -> u64 {
-    let chunks = ranges.iter().flat_map(|&(from, to)| from..to);
-    let stored = chunks.filter_map(|chunk| media.manifest().chunks.get(chunk as usize));
+    let stored = indices(ranges).filter_map(|chunk| media.manifest().chunks.get(chunk as usize));
     stored.map(|chunk| u64::from(chunk.stored)).sum()
 }
 

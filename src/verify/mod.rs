@@ -7,6 +7,7 @@
 
 mod beside;
 mod extract;
+pub mod installed;
 mod report;
 mod scan;
 

@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use super::fill::Filling;
 use super::prepare::{check_space, is_ours, prepare};
 use super::state::{Stamp, State};
-use super::targets::Target;
+use super::targets::{Target, Use};
 use super::{Store, parallel};
 use crate::agent::child::lock;
+use crate::bundle::ranges::ranges;
 use crate::digest::{Sha256, Xxh3, xxh3_of_reader};
 use crate::error::{Error, Result};
 
@@ -49,10 +50,12 @@ impl Store {
         if fillings.is_empty() {
             *fillings = self.take_stock()?;
         }
-        let lacking = self.targets.uses.iter().map(|uses| {
+        let lacks = |uses: &Vec<Use>| {
             uses.iter()
                 .any(|place| !lock(&fillings[place.target]).have[place.position])
-        });
+        };
+        let uses = (0..).zip(&self.targets.uses);
+        let lacking = uses.filter_map(|(index, uses)| lacks(uses).then_some(index));
         Ok(ranges(lacking))
     }
 
@@ -147,36 +150,11 @@ fn part_hash(mut file: &File, start: u64, length: u64) -> io::Result<Xxh3> {
     xxh3_of_reader(file.take(length))
 }
 
-/// Half-open ranges of the indices that are true.
-fn ranges(marks: impl Iterator<Item = bool>) -> Vec<(u32, u32)> {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for (index, marked) in (0..).zip(marks) {
-        match ranges.last_mut() {
-            Some(last) if marked && last.1 == index => last.1 += 1,
-            _ if marked => ranges.push((index, index + 1)),
-            _ => {}
-        }
-    }
-    ranges
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-
-    #[test]
-    fn ranges_of_marks() {
-        for (marks, expected) in [
-            (&[][..], &[][..]),
-            (&[false, false], &[]),
-            (&[true, true, false, true], &[(0, 2), (3, 4)]),
-            (&[false, true], &[(1, 2)]),
-        ] {
-            assert_eq!(ranges(marks.iter().copied()), expected);
-        }
-    }
 
     #[test]
     fn a_reserved_range_has_no_data() {

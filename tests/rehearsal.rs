@@ -1,0 +1,148 @@
+//! `bundle install` and its relatives in rehearsal: nodes are directories, their agents real
+//! processes that pass real data on over loopback. What needs no ssh and no containers is tried here.
+
+#![cfg(test)]
+
+#[path = "support/bundles.rs"]
+mod bundles;
+#[path = "support/weights.rs"]
+mod weights;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bundles::Content;
+
+const CHUNK: usize = 16 << 20;
+const NODES: [&str; 3] = ["127.0.0.11", "127.0.0.12", "127.0.0.13"];
+
+/// Nodes, and a place for bundles.
+struct Stage(tempfile::TempDir);
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self(tempfile::tempdir().unwrap());
+        stage.hosts(&NODES);
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn hosts(&self, nodes: &[&str]) {
+        fs::write(self.path("hosts.txt"), nodes.join("\n")).unwrap();
+    }
+
+    /// A model of one file.
+    fn pack(&self, name: &str, bytes: &[u8], volume_size: u64) -> PathBuf {
+        let mut content = Content::model([("big", bytes.to_vec())]);
+        content.volume_size = volume_size;
+        content.write(&self.path(name));
+        self.path(name)
+    }
+
+    fn bundle(&self, verb: &str, paths: &[&Path]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_bundle"))
+            .args(verb.split_whitespace())
+            .args(paths)
+            .args(["--hosts", "hosts.txt", "--rehearsal", "nodes"])
+            .current_dir(self.0.path())
+            .output()
+            .unwrap()
+    }
+
+    /// What an install said that must go well.
+    fn install(&self, paths: &[&Path]) -> String {
+        let output = self.bundle("install", paths);
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    }
+
+    fn model(&self, node: &str) -> PathBuf {
+        self.path("nodes").join(node).join("data/model")
+    }
+
+    fn check(&self, nodes: &[&str], bytes: &[u8]) {
+        for node in nodes {
+            let found = fs::read(self.model(node).join("big")).unwrap();
+            assert!(found == bytes, "{node} has other content");
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn volumes_come_on_several_media_one_after_the_other() {
+    let stage = Stage::new();
+    let bytes = weights::Random(1).bytes(3 * CHUNK);
+    let first = stage.pack("first", &bytes, 20 << 20);
+    for (medium, volume) in [("second", "vol-0002.tar"), ("third", "vol-0003.tar")] {
+        fs::create_dir(stage.path(medium)).unwrap();
+        fs::rename(first.join(volume), stage.path(medium).join(volume)).unwrap();
+    }
+    let output = stage.bundle("install", &[&first]);
+    assert_eq!(output.status.code(), Some(10), "{}", said(&output));
+    assert!(
+        said(&output).contains("needed next: vol-0002.tar, vol-0003.tar."),
+        "{}",
+        said(&output)
+    );
+    // In any order; and what came before is not sent again.
+    let output = stage.bundle("install", &[&first, &stage.path("third")]);
+    assert_eq!(output.status.code(), Some(10), "{}", said(&output));
+    assert!(said(&output).contains("sending up to 16 MB to 3 of 3 nodes"));
+    assert!(said(&output).contains("needed next: vol-0002.tar."));
+    assert!(NODES.iter().all(|node| !stage.model(node).exists()));
+    let text = stage.install(&[&first, &stage.path("second")]);
+    assert!(
+        text.contains("sending up to 16 MB to 3 of 3 nodes"),
+        "{text}"
+    );
+    stage.check(&NODES, &bytes);
+}
+
+#[test]
+fn damage_on_a_node_is_found_and_repaired_with_the_chunks_concerned() {
+    let stage = Stage::new();
+    let bytes = weights::Random(2).bytes(3 * CHUNK);
+    let bundle = stage.pack("bundle", &bytes, 4 << 30);
+    stage.install(&[&bundle]);
+    let output = stage.bundle("verify", &[]);
+    assert!(output.status.success(), "{}", said(&output));
+
+    // As the disk does it: neither size nor time changes.
+    let big = stage.model(NODES[1]).join("big");
+    let time = fs::metadata(&big).unwrap().modified().unwrap();
+    let file = fs::File::options().write(true).open(&big).unwrap();
+    file.write_all_at(b"rot", CHUNK as u64 + 7).unwrap();
+    file.set_modified(time).unwrap();
+    assert!(stage.install(&[&bundle]).contains("nothing to send"));
+    let output = stage.bundle("verify", &[&bundle]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let text = said(&output);
+    assert!(text.contains("127.0.0.12: damaged or missing: "), "{text}");
+    assert!(text.contains("/data/model/big"), "{text}");
+    let text = stage.install(&[&bundle]);
+    assert!(
+        text.contains("sending up to 16 MB to 1 of 3 nodes"),
+        "{text}"
+    );
+    stage.check(&NODES, &bytes);
+
+    for node in NODES {
+        fs::remove_file(stage.model(node).join("big")).unwrap();
+    }
+    let output = stage.bundle("verify --json", &[]);
+    assert_eq!(output.status.code(), Some(10), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report[2]["node"], NODES[2]);
+    assert_eq!(report[2]["damaged"].as_array().unwrap().len(), 1);
+    stage.install(&[&bundle]);
+    assert!(stage.bundle("verify", &[]).status.success());
+}
