@@ -3,7 +3,7 @@
 
 A second implementation of docs/FORMAT.md, short rather than fast. It trusts the structure of the
 manifest (check its signature first) and checks every hash. Files go to DIR/ROOT/PATH, where ROOT
-is a model's path, or an image's config digest.
+is the path of a model or of extra files, or an image's config digest.
 """
 import hashlib, json, pathlib, subprocess, sys
 
@@ -31,6 +31,7 @@ def main(bundle, target):
     assert manifest["format"] == 1
     trees = [(m["path"].lstrip("/"), m["files"]) for m in manifest["models"]]
     trees += [(i["config"], i["files"]) for i in manifest["images"]]
+    trees += [(e["path"].lstrip("/"), e["files"]) for e in manifest["extras"]]
     for root, files in trees:
         for file in files:
             path = target / root / file["path"]

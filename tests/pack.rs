@@ -3,7 +3,8 @@
 #![cfg(test)]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -14,7 +15,7 @@ mod weights;
 
 const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");
 
-/// A spec and a model of noise and weights: 9 chunks in at least 4 volumes.
+/// A spec, a model of noise and weights and two extra files: 11 chunks in at least 4 volumes.
 fn inputs(root: &Path) {
     let model = root.join("model");
     fs::create_dir_all(&model).unwrap();
@@ -31,7 +32,13 @@ fn inputs(root: &Path) {
         )
         .unwrap();
     }
-    let spec = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\npickle = true\n";
+    let tools = root.join("tools");
+    fs::create_dir_all(&tools).unwrap();
+    fs::write(tools.join("LICENCE"), "Do as you like.\n").unwrap();
+    fs::write(tools.join("driver.run"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(tools.join("driver.run"), Permissions::from_mode(0o755)).unwrap();
+    let spec = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\npickle = true\n\
+                [[file]]\nsource = \"tools\"\npath = \"/opt/tools\"\n";
     fs::write(root.join("bundle.toml"), spec).unwrap();
 }
 
@@ -129,6 +136,9 @@ fn surroundings_do_not_change_the_bundle() {
     let root = tempfile::tempdir().unwrap();
     inputs(root.path());
     let (one, other) = (root.path().join("one"), root.path().join("a b/other"));
+    let again = root.path().join("again");
+    inputs(&again);
+    fs::set_permissions(again.join("model/a.bin"), Permissions::from_mode(0o600)).unwrap();
     let mut command = pack(root.path(), &one);
     command
         .args(["--jobs", "1"])
@@ -136,7 +146,7 @@ fn surroundings_do_not_change_the_bundle() {
         .env("TZ", "UTC");
     succeed(command);
 
-    let mut inner = pack(root.path(), &other);
+    let mut inner = pack(&again, &other);
     inner.args(["--jobs", "5"]);
     let mut command = Command::new("sh");
     command

@@ -7,7 +7,7 @@ use super::locate::media;
 use super::output::{print, print_json, size, table};
 use super::sheet::{Provenance, render};
 use super::trust::TrustArgs;
-use crate::bundle::manifest::{Image, Manifest, Model};
+use crate::bundle::manifest::{Extra, Image, Manifest, Model};
 use crate::bundle::media::Media;
 use crate::bundle::small_file;
 use crate::digest::Sha256;
@@ -95,12 +95,15 @@ fn licence_in(readme: &str) -> Option<String> {
 }
 
 fn describe(manifest: &Manifest) -> String {
-    let mut text = format!("bundle {}\n", manifest.name);
+    let mut text = format!("bundle {}, serial {}\n", manifest.name, manifest.serial);
     for model in &manifest.models {
         text += &describe_model(model);
     }
     for image in &manifest.images {
         text += &describe_image(image);
+    }
+    for extra in &manifest.extras {
+        text += &describe_extra(extra);
     }
     let (raw, stored) = (manifest.raw_size(), manifest.stored_size());
     let percent = (stored * 100).checked_div(raw).unwrap_or(100);
@@ -135,6 +138,20 @@ fn describe_model(model: &Model) -> String {
         model.files.len(),
         size(bytes)
     )
+}
+
+fn describe_extra(extra: &Extra) -> String {
+    let bytes = extra.files.iter().map(|file| file.size).sum();
+    let mut text = format!(
+        "\nfiles\n  to    {} on every node\n  files {}, {}\n",
+        extra.path,
+        extra.files.len(),
+        size(bytes)
+    );
+    if !extra.executable.is_empty() {
+        let _ = writeln!(text, "  executable {}", extra.executable.len());
+    }
+    text
 }
 
 fn describe_image(image: &Image) -> String {

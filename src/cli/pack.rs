@@ -18,12 +18,11 @@ use crate::image::ImageSource;
 use crate::image::archive::{ImageWish, TarSource};
 use crate::image::daemon::DaemonSource;
 use crate::pack::hub_source::HubSource;
-use crate::pack::model_dir::ModelDir;
-use crate::pack::pinned_commit;
 use crate::pack::plan::{ModelPlan, Plan};
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
 use crate::pack::spec::{ImageSpec, ModelSpec, SPEC_NAME, Spec};
+use crate::pack::{extra_files, model_dir, pinned_commit};
 use crate::ssh::Prompt as _;
 
 /// Arguments of `bundle pack`.
@@ -125,6 +124,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         fresh: args.fresh,
         models,
         image: image.transpose()?,
+        extras: extra_files::plans(&spec)?,
         signer,
         out,
         spec,
@@ -142,9 +142,9 @@ struct Sources<'a> {
 impl Sources<'_> {
     fn model(&self, model: &ModelSpec) -> Result<ModelPlan> {
         let selection = Selection::of(model)?;
-        if let Some(dir) = model_dir(&self.args.model_dir, self.spec, model) {
+        if let Some(dir) = given_dir(&self.args.model_dir, self.spec, model) {
             return Ok(ModelPlan {
-                source: Box::new(ModelDir::open(dir, &selection)?),
+                source: Box::new(model_dir::open(dir, &selection)?),
                 commit: None,
             });
         }
@@ -199,7 +199,7 @@ impl Sources<'_> {
 }
 
 /// The local directory for a model: `REPO=DIR`, or a bare `DIR` for the only model.
-fn model_dir<'a>(given: &'a [String], spec: &Spec, model: &ModelSpec) -> Option<&'a Path> {
+fn given_dir<'a>(given: &'a [String], spec: &Spec, model: &ModelSpec) -> Option<&'a Path> {
     let named = given.iter().find_map(|text| {
         let (repo, dir) = text.split_once('=')?;
         (repo == model.repo).then_some(dir)
@@ -293,15 +293,15 @@ mod tests {
 
         let bare = given(&["/d"]);
         assert_eq!(
-            model_dir(&bare, &one, &one.models[0]),
+            given_dir(&bare, &one, &one.models[0]),
             Some(Path::new("/d"))
         );
-        assert_eq!(model_dir(&bare, &two, &two.models[0]), None);
+        assert_eq!(given_dir(&bare, &two, &two.models[0]), None);
         let named = given(&["o/b=/b", "o/a=/a"]);
         assert_eq!(
-            model_dir(&named, &two, &two.models[1]),
+            given_dir(&named, &two, &two.models[1]),
             Some(Path::new("/b"))
         );
-        assert_eq!(model_dir(&[], &one, &one.models[0]), None);
+        assert_eq!(given_dir(&[], &one, &one.models[0]), None);
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::output::size;
-use crate::bundle::manifest::{FileEntry, Image, Manifest, Model};
+use crate::bundle::manifest::{Extra, FileEntry, Image, Manifest, Model};
 use crate::digest::Sha256;
 
 const STYLE: &str = "\
@@ -41,6 +41,9 @@ pub fn render(manifest: &Manifest, provenance: &Provenance) -> String {
     for image in &manifest.images {
         page += &describe_image(image);
     }
+    for extra in &manifest.extras {
+        page += &describe_extra(extra);
+    }
     page += &volumes(manifest);
     page + SIGNATURES + "</html>\n"
 }
@@ -59,6 +62,7 @@ fn summary(manifest: &Manifest, provenance: &Provenance) -> String {
             "Signed by",
             escape(provenance.signer.as_deref().unwrap_or("nobody")),
         ),
+        ("Serial", manifest.serial.to_string()),
         ("Unpacked", size(manifest.raw_size())),
         ("In volumes", size(manifest.stored_size())),
     ];
@@ -108,6 +112,29 @@ fn describe_image(image: &Image) -> String {
         escape(&image.reference),
         facts(&rows),
         files(&image.files)
+    )
+}
+
+fn describe_extra(extra: &Extra) -> String {
+    let executable: Vec<String> = extra
+        .executable
+        .iter()
+        .map(|path| code(path.as_str()))
+        .collect();
+    let executable = if executable.is_empty() {
+        "none".to_owned()
+    } else {
+        executable.join(", ")
+    };
+    let rows = [
+        ("Installed at", code(extra.path.as_str())),
+        ("Executable", executable),
+    ];
+    format!(
+        "<h2>Files {}</h2>\n{}{}",
+        escape(extra.path.as_str()),
+        facts(&rows),
+        files(&extra.files)
     )
 }
 

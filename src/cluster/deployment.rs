@@ -147,8 +147,10 @@ pub(crate) mod tests {
         Manifest {
             format: FORMAT,
             name: "deepseek-r1-70b".parse().unwrap(),
+            serial: 0,
             models: vec![model],
             images: vec![image],
+            extras: Vec::new(),
             cluster,
             chunks: Vec::new(),
             volumes: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::facts::{Facts, Space};
-use crate::bundle::manifest::{Manifest, Model, Tree};
+use crate::bundle::manifest::{Manifest, Tree};
 use crate::error::{Error, Result};
 use crate::path::AbsPath;
 
@@ -15,13 +15,12 @@ pub const STATE_DIR: &str = "/var/lib/bundle";
 
 /// The directories whose filesystems the node's facts must cover, in this order.
 pub fn paths(manifest: &Manifest) -> Result<Vec<AbsPath>> {
-    let parent_of = |model: &Model| match model.path.parent() {
-        "/" => Ok(model.path.clone()),
+    let parent_of = |root: &AbsPath| match root.parent() {
+        "/" => Ok(root.clone()),
         parent => parent.parse(),
     };
     manifest
-        .models
-        .iter()
+        .roots()
         .map(parent_of)
         .chain([STATE_DIR.parse()])
         .collect()
@@ -36,17 +35,17 @@ pub fn check(
     missing: &[(u32, u32)],
     load: bool,
 ) -> Result<()> {
-    let models = manifest.models.len();
+    let state = manifest.roots().count();
+    let mut roots = 0..state;
     let mut uses: Vec<(usize, u64)> = Vec::new();
-    for (number, tree) in manifest.trees().enumerate() {
+    for tree in manifest.trees() {
         let bytes = missing_bytes(manifest, tree, missing);
-        match tree {
-            Tree::Model(_) => uses.push((number, bytes)),
-            Tree::Image(image) => {
-                uses.push((models, bytes));
-                let unpacked = image.files.iter().map(|file| file.size).sum();
-                uses.push((models + 1, if load { unpacked } else { 0 }));
-            }
+        if let Tree::Image(image) = tree {
+            uses.push((state, bytes));
+            let unpacked = image.files.iter().map(|file| file.size).sum();
+            uses.push((state + 1, if load { unpacked } else { 0 }));
+        } else {
+            uses.extend(roots.next().map(|root| (root, bytes)));
         }
     }
     let mut needs: BTreeMap<u64, (u64, &Space)> = BTreeMap::new();
@@ -85,7 +84,9 @@ fn missing_bytes(manifest: &Manifest, tree: Tree<'_>, missing: &[(u32, u32)]) ->
 mod tests {
     use super::*;
     use crate::bundle::cluster_spec::ClusterSpec;
-    use crate::bundle::manifest::{Chunk, Encoding, FORMAT, FileEntry, Image, ImageFacts};
+    use crate::bundle::manifest::{
+        Chunk, Encoding, Extra, FORMAT, FileEntry, Image, ImageFacts, Model,
+    };
     use crate::digest::{Sha256, Xxh3};
 
     const CHUNK: u32 = 16 << 20;
@@ -102,7 +103,7 @@ mod tests {
         }
     }
 
-    /// A model of 100 chunks and an image of 50.
+    /// A model of 100 chunks, an image of 50 and an extra directory of 10.
     fn manifest() -> Manifest {
         let file = |chunks: std::ops::Range<u32>| FileEntry {
             path: "f".parse().unwrap(),
@@ -126,20 +127,27 @@ mod tests {
             facts: ImageFacts::default(),
             files: vec![file(100..150)],
         };
+        let extra = Extra {
+            path: "/opt/tools".parse().unwrap(),
+            executable: Vec::new(),
+            files: vec![file(150..160)],
+        };
         Manifest {
             format: FORMAT,
             name: "x".parse().unwrap(),
+            serial: 0,
             models: vec![model],
             images: vec![image],
+            extras: vec![extra],
             cluster: ClusterSpec::default(),
-            chunks: (0..150).map(chunk).collect(),
+            chunks: (0..160).map(chunk).collect(),
             volumes: Vec::new(),
         }
     }
 
-    /// Free MiB on the filesystems of /data, the state directory and docker.
-    fn facts(devices: [u64; 3], free: [u64; 3]) -> Facts {
-        let space = ["/data", STATE_DIR, "/var/lib/docker"]
+    /// Free MiB on the filesystems of /data, /opt, the state directory and docker.
+    fn facts(devices: [u64; 4], free: [u64; 4]) -> Facts {
+        let space = ["/data", "/opt", STATE_DIR, "/var/lib/docker"]
             .iter()
             .zip(devices)
             .zip(free)
@@ -157,20 +165,21 @@ mod tests {
 
     #[test]
     fn needs_of_one_filesystem_add_up() {
-        let all = [(0, 150)];
+        let all = [(0, 160)];
         let fits =
             |devices, free| check("n1", &manifest(), &facts(devices, free), &all, true).is_ok();
-        // 1600 MiB of model, 800 of image blobs, 800 in docker, 256 of slack each.
-        assert!(fits([1, 2, 3], [1856, 1056, 1056]));
-        assert!(!fits([1, 2, 3], [1855, 1056, 1056]));
-        assert!(!fits([1, 2, 3], [1856, 1056, 1055]));
-        assert!(fits([1, 1, 1], [3456, 3456, 3456]));
-        assert!(!fits([1, 1, 1], [3455, 3455, 3455]));
+        // 1600 MiB of model, 160 of extras, 800 of image blobs, 800 in docker, 256 of slack each.
+        assert!(fits([1, 2, 3, 4], [1856, 416, 1056, 1056]));
+        assert!(!fits([1, 2, 3, 4], [1855, 416, 1056, 1056]));
+        assert!(!fits([1, 2, 3, 4], [1856, 415, 1056, 1056]));
+        assert!(!fits([1, 2, 3, 4], [1856, 416, 1056, 1055]));
+        assert!(fits([1; 4], [3616; 4]));
+        assert!(!fits([1; 4], [3615; 4]));
     }
 
     #[test]
     fn only_what_is_missing_counts() {
-        let facts = facts([1, 2, 3], [300, 0, 0]);
+        let facts = facts([1, 2, 3, 4], [300, 0, 0, 0]);
         assert!(check("n1", &manifest(), &facts, &[(10, 12)], false).is_ok());
         let error = check("n1", &manifest(), &facts, &[(10, 13)], false).unwrap_err();
         assert_eq!(error.exit_code(), 13);
@@ -189,6 +198,6 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(paths, ["/data", STATE_DIR]);
+        assert_eq!(paths, ["/data", "/opt", STATE_DIR]);
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::plan::Plan;
 use super::state::State;
 use super::tree::TreeId;
-use crate::bundle::manifest::{FORMAT, FileEntry, Image, Manifest, Model};
+use crate::bundle::manifest::{Extra, FORMAT, FileEntry, Image, Manifest, Model};
 use crate::bundle::sign::Signer;
 use crate::bundle::sums::Sums;
 use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME};
@@ -31,11 +31,18 @@ pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Result<Manifes
         let files = blobs(files_of(&state, TreeId::Image(index)))?;
         Ok(Image { files, ..image })
     });
+    let extras = plan.extras.iter().enumerate().map(|(index, extra)| Extra {
+        path: extra.path.clone(),
+        executable: extra.source.executable().to_vec(),
+        files: files_of(&state, TreeId::Extra(index)),
+    });
     Ok(Manifest {
         format: FORMAT,
         name: plan.spec.name.clone(),
+        serial: plan.spec.serial,
         models: models.collect(),
         images: images.collect::<Result<_>>()?,
+        extras: extras.collect(),
         cluster: plan.spec.cluster.clone(),
         chunks: state.chunks,
         volumes: state.volumes,

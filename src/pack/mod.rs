@@ -1,8 +1,10 @@
 //! From a spec to a bundle: sources, the ordered pipeline, resume.
 
+pub mod extra_files;
 mod finish;
 pub mod hub_source;
 mod journal;
+pub mod local_files;
 pub mod model_dir;
 mod pipeline;
 pub mod plan;
@@ -28,6 +30,7 @@ use self::pipeline::ledger::Ledger;
 use self::pipeline::stream::feed_image;
 use self::plan::Plan;
 use self::progress::Progress;
+use self::source::RangeSource as _;
 use self::stored::StoredChunks;
 use self::tree::TreeId;
 use crate::bundle::MANIFEST_NAME;
@@ -76,7 +79,12 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
             progress.note(&format!("model {}: {remark}", spec.repo));
         }
     }
-    let (models, image) = (&plan.models, &mut plan.image);
+    for extra in &plan.extras {
+        for remark in extra.source.remarks() {
+            progress.note(&format!("files for {}: {remark}", extra.path));
+        }
+    }
+    let (models, image, extras) = (&plan.models, &mut plan.image, &plan.extras);
     let (state, images) = pipeline::run(ledger, plan.jobs, |steps| {
         let mut intake = Intake::new(steps, known, stop, progress);
         for (index, model) in models.iter().enumerate() {
@@ -86,7 +94,11 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
         let image = image
             .as_mut()
             .map(|image| feed_image(&mut intake, TreeId::Image(0), image.as_mut()));
-        image.into_iter().collect::<Result<Vec<_>>>()
+        let images = image.into_iter().collect::<Result<Vec<_>>>()?;
+        for (index, extra) in extras.iter().enumerate() {
+            feed_files(&mut intake, TreeId::Extra(index), &extra.source, &stored)?;
+        }
+        Ok(images)
     })?;
     let manifest = finish::manifest(plan, state, images)?;
     let executable = finish::copy_executable(&plan.out)?;

@@ -1,106 +1,39 @@
 //! A model in a local directory, e.g. a snapshot of the hub's cache, whose files are links.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use walkdir::{DirEntry, WalkDir};
+use walkdir::DirEntry;
 
+use super::local_files::{LocalFiles, list};
 use super::selection::Selection;
-use super::source::{Expected, RangeSource, SourceFile};
 use crate::error::{Error, Result};
 
 /// What download tools leave in a model's directory, and is no part of the model.
 const NOT_CONTENT: [&str; 2] = [".git", ".cache"];
 
-/// One reader keeps ahead of the coding; a second hides the disk's latency.
-const READERS: usize = 2;
-
-/// A directory whose files are packed.
-pub struct ModelDir {
-    root: PathBuf,
-    files: Vec<SourceFile>,
-    remarks: Vec<String>,
-}
-
-impl ModelDir {
-    /// Lists the wanted files below `root`; links stand for what they point to.
-    pub fn open(root: &Path, selection: &Selection) -> Result<Self> {
-        let mut files = Vec::new();
-        let walk = WalkDir::new(root).follow_links(true).sort_by_file_name();
-        for entry in walk.into_iter().filter_entry(is_content) {
-            let entry = entry.map_err(|error| {
-                Error::Failed(format!("cannot list {}: {error}", root.display()))
-            })?;
-            if entry.depth() == 0 && !entry.file_type().is_dir() {
-                return Err(Error::Usage(format!(
-                    "{} is no directory; --model-dir takes the directory that holds config.json",
-                    root.display()
-                )));
-            }
-            if !entry.file_type().is_dir() {
-                files.push(source_file(root, &entry)?);
-            }
-        }
-        files.sort_by(|one: &SourceFile, other| one.path.cmp(&other.path));
-        let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
-        let choice = selection.choose(&paths);
-        if choice.wanted.is_empty() {
-            return Err(Error::Usage(format!(
-                "{} holds no file that the spec wants",
-                root.display()
-            )));
-        }
-        let wanted = choice.wanted.iter().map(|&index| files[index].clone());
-        Ok(Self {
-            root: root.to_owned(),
-            files: wanted.collect(),
-            remarks: choice.remarks,
-        })
+/// The wanted files below `root`; links stand for what they point to.
+pub fn open(root: &Path, selection: &Selection) -> Result<LocalFiles> {
+    if root.is_file() {
+        return Err(Error::Usage(format!(
+            "{} is no directory; --model-dir takes the directory that holds config.json",
+            root.display()
+        )));
     }
+    let files = list(root, is_content)?;
+    let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
+    let choice = selection.choose(&paths);
+    if choice.wanted.is_empty() {
+        return Err(Error::Usage(format!(
+            "{} holds no file that the spec wants",
+            root.display()
+        )));
+    }
+    let wanted = choice.wanted.iter().map(|&index| files[index].clone());
+    Ok(LocalFiles::new(wanted.collect(), choice.remarks))
 }
 
 fn is_content(entry: &DirEntry) -> bool {
     !(entry.depth() == 1 && NOT_CONTENT.iter().any(|name| entry.file_name() == *name))
-}
-
-fn source_file(root: &Path, entry: &DirEntry) -> Result<SourceFile> {
-    let path = entry.path();
-    let unusual = |what: &str| Error::Usage(format!("cannot pack {}: {what}", path.display()));
-    let below = path.strip_prefix(root).unwrap_or(path);
-    let text = below
-        .to_str()
-        .ok_or_else(|| unusual("its name is not UTF-8"))?;
-    if !entry.file_type().is_file() {
-        return Err(unusual("it is no regular file"));
-    }
-    let metadata = path.metadata().map_err(Error::io("read", path))?;
-    Ok(SourceFile {
-        path: text.parse()?,
-        size: metadata.len(),
-        expected: Expected::Nothing,
-    })
-}
-
-impl RangeSource for ModelDir {
-    fn files(&self) -> &[SourceFile] {
-        &self.files
-    }
-
-    fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let path = self.files[file].path.under(&self.root);
-        File::open(&path)
-            .and_then(|handle| handle.read_exact_at(buffer, offset))
-            .map_err(Error::io("read", &path))
-    }
-
-    fn remarks(&self) -> &[String] {
-        &self.remarks
-    }
-
-    fn readers(&self) -> usize {
-        READERS
-    }
 }
 
 #[cfg(test)]
@@ -109,10 +42,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::pack::source::RangeSource as _;
 
-    fn open(root: &Path, keys: &str) -> Result<ModelDir> {
+    fn open(root: &Path, keys: &str) -> Result<LocalFiles> {
         let spec = toml::from_str(&format!("repo = \"o/m\"\npath = \"/m\"\n{keys}"));
-        ModelDir::open(root, &Selection::of(&spec.unwrap()).unwrap())
+        super::open(root, &Selection::of(&spec.unwrap()).unwrap())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::local_files::LocalFiles;
 use super::preflight::Work;
 use super::source::{RangeSource, SourceFile};
 use super::spec::Spec;
@@ -11,6 +12,7 @@ use super::state::State;
 use crate::bundle::sign::Signer;
 use crate::digest::{Hasher, Sha256};
 use crate::image::ImageSource;
+use crate::path::AbsPath;
 
 /// Everything that decides what a bundle holds, and where and how it is made.
 pub struct Plan {
@@ -28,6 +30,8 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// Where the image comes from, if one travels.
     pub image: Option<Box<dyn ImageSource>>,
+    /// The extra directories.
+    pub extras: Vec<ExtraPlan>,
     /// The key that signs the bundle.
     pub signer: Option<Signer>,
 }
@@ -38,6 +42,14 @@ pub struct ModelPlan {
     pub source: Box<dyn RangeSource>,
     /// The commit that its revision means; absent for a local directory.
     pub commit: Option<String>,
+}
+
+/// A directory of other files.
+pub struct ExtraPlan {
+    /// Where it stands on every node.
+    pub path: AbsPath,
+    /// Its files.
+    pub source: LocalFiles,
 }
 
 /// The first line of the journal: what must be the same for a later run to go on.
@@ -51,6 +63,8 @@ pub struct Start {
     pub models: Vec<StartModel>,
     /// Reference and platform of the image.
     pub image: Option<(Option<String>, String)>,
+    /// The extra directories in order, each with the digest of its list of files.
+    pub extras: Vec<(AbsPath, Sha256)>,
 }
 
 /// A model at the start of a pack.
@@ -87,6 +101,11 @@ impl Plan {
                 .image
                 .as_ref()
                 .map(|image| (image.reference.clone(), image.platform.clone())),
+            extras: self
+                .extras
+                .iter()
+                .map(|extra| (extra.path.clone(), digest(extra.source.files())))
+                .collect(),
         }
     }
 
@@ -94,19 +113,27 @@ impl Plan {
     #[must_use]
     pub fn work(&self) -> Work {
         let models = self.models.iter().flat_map(|model| model.source.files());
+        let extras = self.extras.iter().flat_map(|extra| extra.source.files());
         Work {
             models: models.map(|file| file.size).sum(),
             images: self.image.as_ref().map_or(0, |image| image.size()),
+            extras: extras.map(|file| file.size).sum(),
         }
     }
 
     /// What is left of it.
     pub(super) fn left(&self, state: &State) -> Work {
+        let mut done = state.raw();
+        let mut left = |all: u64| {
+            let left = all.saturating_sub(done);
+            done = done.saturating_sub(all);
+            left
+        };
         let all = self.work();
-        let done = state.raw();
         Work {
-            models: all.models.saturating_sub(done),
-            images: all.images.saturating_sub(done.saturating_sub(all.models)),
+            models: left(all.models),
+            images: left(all.images),
+            extras: left(all.extras),
         }
     }
 }
@@ -123,6 +150,8 @@ impl Start {
             Some("another image")
         } else if self.models != wanted.models {
             Some("other models, revisions or files")
+        } else if self.extras != wanted.extras {
+            Some("other extra files")
         } else {
             None
         }

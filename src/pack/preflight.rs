@@ -11,8 +11,9 @@ use crate::fs::free_space;
 /// No 16-bit weights become smaller than this, in percent.
 const LEAST_OF_MODELS: u64 = 60;
 
-/// Layers of programs shrink to a third or so; this leaves some room, in percent.
-const LEAST_OF_IMAGES: u64 = 25;
+/// Layers of programs shrink to a third or so, and extra files are the like; this leaves some room,
+/// in percent.
+const LEAST_OF_PROGRAMS: u64 = 25;
 
 /// The executable, manifest and journal.
 const BESIDES: u64 = 64 << 20;
@@ -24,13 +25,15 @@ pub struct Work {
     pub models: u64,
     /// Raw bytes of images that are still to be packed, as far as known.
     pub images: u64,
+    /// Raw bytes of extra files that are still to be packed.
+    pub extras: u64,
 }
 
 impl Work {
     /// Raw bytes of everything.
     #[must_use]
     pub fn bytes(self) -> u64 {
-        self.models + self.images
+        self.models + self.images + self.extras
     }
 }
 
@@ -52,7 +55,8 @@ pub enum Fit {
 #[must_use]
 pub fn fit(work: Work, free: u64) -> Fit {
     let percent = |bytes: u64, share: u64| bytes / 100 * share;
-    let least = percent(work.models, LEAST_OF_MODELS) + percent(work.images, LEAST_OF_IMAGES);
+    let least = percent(work.models, LEAST_OF_MODELS)
+        + percent(work.images + work.extras, LEAST_OF_PROGRAMS);
     // Incompressible content costs a little more than its own size.
     let most = percent(work.bytes(), 101);
     if most + BESIDES <= free {
@@ -122,7 +126,8 @@ mod tests {
         const GB: u64 = 1_000_000_000;
         let work = Work {
             models: 140 * GB,
-            images: 20 * GB,
+            images: 16 * GB,
+            extras: 4 * GB,
         };
         let cases = [
             (200 * GB, Fit::Surely),
@@ -156,7 +161,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let work = Work {
             models: 1 << 60,
-            images: 0,
+            ..Work::default()
         };
         let error = check_space(dir.path(), work).unwrap_err();
         assert_eq!(error.exit_code(), 13);

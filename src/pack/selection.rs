@@ -95,7 +95,8 @@ impl Selection {
 }
 
 /// `a, b, c and 4 more`
-fn names_of(names: &[&str]) -> String {
+#[must_use]
+pub fn names_of(names: &[&str]) -> String {
     let more = names.len().saturating_sub(NAMED);
     let shown = names[..names.len() - more].join(", ");
     if more == 0 {

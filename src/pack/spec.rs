@@ -1,6 +1,6 @@
 //! `bundle.toml`: what the operator wants carried.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -23,11 +23,17 @@ const MAX_SPEC: u64 = 1 << 20;
 pub struct Spec {
     /// The bundle's name.
     pub name: Name,
+    /// Which edition of the bundle it is; the far side refuses to go back to a lower one.
+    #[serde(default)]
+    pub serial: u64,
     /// The container image, if one travels.
     pub image: Option<ImageSpec>,
-    /// The models; at least one, unless there is an image.
+    /// The models.
     #[serde(rename = "model", default)]
     pub models: Vec<ModelSpec>,
+    /// Other files.
+    #[serde(rename = "file", default)]
+    pub files: Vec<FileSpec>,
     /// What to start on the far side.
     #[serde(default)]
     pub cluster: ClusterSpec,
@@ -67,6 +73,16 @@ pub struct ModelSpec {
     pub pickle: bool,
 }
 
+/// A `[[file]]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// A file, or a directory whose content is meant; relative to the directory of the spec.
+    pub source: PathBuf,
+    /// The directory that it is put into on every node. Tables with the same path make one tree.
+    pub path: AbsPath,
+}
+
 fn default_platform() -> String {
     "linux/amd64".to_owned()
 }
@@ -82,7 +98,13 @@ impl Spec {
         let place = path.display().to_string();
         let text = String::from_utf8(bytes)
             .map_err(|_| Error::Usage(format!("{place} is no spec: it is not UTF-8 text")))?;
-        Self::parse(&text).map_err(|error| Error::Usage(format!("{place}: {error}")))
+        let mut spec =
+            Self::parse(&text).map_err(|error| Error::Usage(format!("{place}: {error}")))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        for file in &mut spec.files {
+            file.source = dir.join(&file.source);
+        }
+        Ok(spec)
     }
 
     /// Reads and checks the text of a spec.
@@ -97,19 +119,36 @@ impl Spec {
     }
 
     fn check(&self) -> Result<()> {
-        if self.models.is_empty() && self.image.is_none() {
+        if self.models.is_empty() && self.image.is_none() && self.files.is_empty() {
             return Err(Error::Usage(
-                "nothing to pack: add a [[model]] or an [image]".into(),
+                "nothing to pack: add a [[model]], an [image] or a [[file]]".into(),
             ));
         }
-        for (position, model) in self.models.iter().enumerate() {
+        for model in &self.models {
             check_repo(&model.repo)?;
             Selection::of(model).map_err(|error| error.at(format!("model {}", model.repo)))?;
-            for other in &self.models[..position] {
-                check_apart(&model.path, &other.path)?;
+        }
+        let roots: Vec<&AbsPath> = (self.models.iter().map(|model| &model.path))
+            .chain(self.extra_paths())
+            .collect();
+        for (position, root) in roots.iter().enumerate() {
+            for other in &roots[..position] {
+                check_apart(root, other)?;
             }
         }
         Ok(())
+    }
+
+    /// The paths of the `[[file]]` tables, each once, in order of first use.
+    #[must_use]
+    pub fn extra_paths(&self) -> Vec<&AbsPath> {
+        let mut paths: Vec<&AbsPath> = Vec::new();
+        for file in &self.files {
+            if !paths.contains(&&file.path) {
+                paths.push(&file.path);
+            }
+        }
+        paths
     }
 }
 
@@ -129,13 +168,13 @@ fn check_repo(repo: &str) -> Result<()> {
     )))
 }
 
-/// Two models may neither share a directory nor stand inside each other.
+/// What the bundle puts on the nodes may neither share a directory nor stand inside each other.
 fn check_apart(one: &AbsPath, other: &AbsPath) -> Result<()> {
     let inside =
         |inner: &AbsPath, outer: &AbsPath| Path::new(inner.as_str()).starts_with(outer.as_str());
     if inside(one, other) || inside(other, one) {
         return Err(Error::Usage(format!(
-            "two models cannot have the paths {one} and {other}: one contains the other"
+            "a bundle cannot own both {one} and {other}: one contains the other"
         )));
     }
     Ok(())
@@ -234,6 +273,14 @@ mod tests {
             (
                 format!("{MODEL}[[model]]\nrepo = \"o/n\"\npath = \"/m/n\""),
                 "contains the other",
+            ),
+            (
+                format!("{MODEL}[[file]]\nsource = \"x\"\npath = \"/m/licences\""),
+                "contains the other",
+            ),
+            (
+                format!("{MODEL}[[file]]\nsource = \"x\"\npath = \"opt\""),
+                "absolute",
             ),
             (MODEL.replace("\"x\"", "\"X\""), "lower-case"),
         ];

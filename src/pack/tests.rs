@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::model_dir::ModelDir;
+use super::local_files::LocalFiles;
 use super::plan::{ModelPlan, Plan};
 use super::progress::Progress;
 use super::selection::Selection;
@@ -87,12 +87,13 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
             commit: None,
         }],
         image: None,
+        extras: Vec::new(),
     }
 }
 
-fn open(dir: &Path) -> ModelDir {
+fn open(dir: &Path) -> LocalFiles {
     let spec = Spec::parse(SPEC).unwrap();
-    ModelDir::open(dir, &Selection::of(&spec.models[0]).unwrap()).unwrap()
+    super::model_dir::open(dir, &Selection::of(&spec.models[0]).unwrap()).unwrap()
 }
 
 fn pack(mut plan: Plan) -> Result<Manifest> {
@@ -181,7 +182,7 @@ fn the_bundle_does_not_depend_on_the_number_of_jobs() {
 
 /// A directory that counts reads and fails from the `limit`-th on.
 struct Failing {
-    dir: ModelDir,
+    dir: LocalFiles,
     files: Vec<SourceFile>,
     reads: &'static AtomicUsize,
     limit: usize,

@@ -1,8 +1,8 @@
-//! Which model or image of the plan a file belongs to.
+//! Which model, image or extra directory of the plan a file belongs to.
 
 use serde::{Deserialize, Serialize};
 
-/// A model or image of the plan, counted from 0.
+/// A model, image or extra directory of the plan, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TreeId {
@@ -10,6 +10,8 @@ pub enum TreeId {
     Model(usize),
     /// An image: only as a whole is it right or wrong.
     Image(usize),
+    /// An extra directory: each file is right or wrong on its own.
+    Extra(usize),
 }
 
 /// From where on the journal must be forgotten when what comes in turns out to be wrong.

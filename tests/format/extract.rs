@@ -1,6 +1,7 @@
 //! Unpacking, again and with parts missing.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,6 +15,7 @@ use crate::weights::{Random, bf16, weights};
 fn content() -> Content {
     let large = bf16(&weights(1, 9 << 20));
     Content {
+        extra: vec![("run".into(), b"#!/bin/sh\n".to_vec(), true)],
         volume_size: 17 << 20,
         ..Content::model([
             ("config.json", b"{}".to_vec()),
@@ -59,15 +61,17 @@ fn files_come_out_as_they_went_in_and_a_second_run_keeps_them() {
         .collect();
 
     let first = unpack(&bundle, &root);
-    assert_eq!((first.written, first.kept, first.failed.len()), (5, 0, 0));
+    assert_eq!((first.written, first.kept, first.failed.len()), (6, 0, 0));
     assert_files(&root, &content, &names);
+    let tool = fs::metadata(root.join("extra/run")).unwrap();
+    assert_eq!(tool.mode() & 0o777, 0o755);
 
     fs::write(root.join("model/config.json"), "[]").unwrap();
     fs::remove_file(root.join("model/empty")).unwrap();
     let second = unpack(&bundle, &root);
     assert_eq!(
         (second.written, second.kept, second.failed.len()),
-        (2, 3, 0)
+        (2, 4, 0)
     );
     assert_files(&root, &content, &names);
 }

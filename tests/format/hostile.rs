@@ -15,11 +15,15 @@ use crate::weights::{Random, bf16, weights};
 /// A change of bytes.
 type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
 
-/// Two model files in two volumes, and an image.
+/// Two model files in two volumes, an image, and extra files.
 fn good(dir: &Path) -> Manifest {
     Content {
         volume_size: 400_000,
         image: vec![b"{}".to_vec(), Random(9).bytes(60_000)],
+        extra: vec![
+            ("LICENCE".into(), b"as you like".to_vec(), false),
+            ("run".into(), b"#!/bin/sh\n".to_vec(), true),
+        ],
         ..Content::model([
             ("a.safetensors", bf16(&weights(1, 200_000))),
             ("b.bin", Random(2).bytes(100_000)),
@@ -68,6 +72,28 @@ const MANIFESTS: &[Case] = &[
         "lies inside b.bin",
     ),
     (
+        |m| m["extras"][0]["path"] = json!("/data/model/x"),
+        "lies inside /data/model",
+    ),
+    (
+        |m| m["extras"][0]["path"] = json!("/opt/../etc"),
+        "\"..\" is not allowed",
+    ),
+    (
+        |m| m["extras"][0]["files"][1]["path"] = json!("../run"),
+        "\"..\" is not allowed",
+    ),
+    (
+        |m| m["extras"][0]["executable"] = json!(["absent"]),
+        "executable absent is no file of it",
+    ),
+    (
+        |m| m["extras"][0]["executable"] = json!(["run", "LICENCE"]),
+        "executable LICENCE is out of order",
+    ),
+    (|m| m["extras"] = json!([]), "belongs to no file"),
+    (|m| m["serial"] = json!(-1), "invalid value"),
+    (
         |m| m["models"][0]["files"][0]["size"] = json!(1),
         "has 1 bytes but chunks of 400000",
     ),
@@ -83,7 +109,7 @@ const MANIFESTS: &[Case] = &[
         |m| m["models"][0]["files"][0]["sha256"] = json!("00"),
         "is not 64 lower-case hex digits",
     ),
-    (|m| m["images"] = json!([]), "belongs to no file"),
+    (|m| m["images"] = json!([]), "a chunk out of order"),
     (
         |m| m["images"][0]["config"] = json!("0".repeat(64)),
         "is missing",
@@ -150,8 +176,7 @@ fn short_inner(manifest: &mut Value) {
 
 fn swap_chunks(manifest: &mut Value) {
     let chunks = manifest["chunks"].as_array_mut().unwrap();
-    let last = chunks.len() - 1;
-    chunks.swap(last - 1, last);
+    chunks.swap(2, 3);
 }
 
 fn empty_volume(manifest: &mut Value) {

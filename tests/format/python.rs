@@ -20,6 +20,7 @@ fn the_python_decoder_unpacks_every_encoding() {
     };
     let content = Content {
         image: vec![b"{}".to_vec(), Random(3).bytes(70_000)],
+        extra: vec![("run".into(), b"#!/bin/sh\n".to_vec(), true)],
         volume_size: 300_000,
         ..Content::model([
             ("bf16", odd(bf16(&weights))),
@@ -52,6 +53,7 @@ fn the_python_decoder_unpacks_every_encoding() {
             "{name}"
         );
     }
+    assert!(fs::read(out.join("opt/extra/run")).unwrap() == content.extra[0].1);
     let image = &manifest.images[0];
     for (digest, bytes) in [image.config, image.layers[0]].iter().zip(&content.image) {
         let path = out

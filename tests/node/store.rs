@@ -251,6 +251,63 @@ fn an_update_links_what_is_equal_copies_what_is_similar_and_can_be_undone() {
     assert_eq!(node.published(), expected(&new));
 }
 
+/// A model with extra files: a tool that may be executed, and a licence that may not.
+fn with_tools() -> Content {
+    let mut content = Content::model([("file", noise(1, 1000))]);
+    content.extra = vec![
+        ("LICENCE".into(), b"as you like".to_vec(), false),
+        ("bin/tool".into(), noise(2, CHUNK + 5), true),
+    ];
+    content
+}
+
+#[test]
+fn extra_files_are_installed_verified_and_rolled_back_like_a_model() {
+    let node = Node::new();
+    let old = with_tools();
+    let mut new = with_tools();
+    new.extra[0].1 = b"as we like".to_vec();
+    new.extra.pop();
+    let extra = node.root().join("opt/extra");
+    let mode = |path: &str| fs::metadata(extra.join(path)).unwrap().mode() & 0o777;
+
+    let v1 = node.bundle("v1", &old);
+    assert_eq!(node.install(&v1), 4);
+    assert_eq!((mode("LICENCE"), mode("bin/tool")), (0o644, 0o755));
+    assert!(node.open(&v1).in_place());
+
+    assert_eq!(node.install(&node.bundle("v2", &new)), 1);
+    assert!(!extra.join("bin").exists(), "the bundle owns the directory");
+    store::rollback(&node.root(), "tiny").unwrap();
+    assert_eq!(fs::read(extra.join("LICENCE")).unwrap(), old.extra[0].1);
+    assert_eq!(mode("bin/tool"), 0o755);
+
+    fs::write(extra.join("LICENCE"), "damage").unwrap();
+    let damaged = store::verify(&node.root(), "tiny").unwrap();
+    assert_eq!(damaged, [extra.join("LICENCE").display().to_string()]);
+    assert_eq!(node.install(&v1), 1);
+    store::prune(&node.root(), "tiny").unwrap();
+    assert!(!node.root().join("opt/.bundle").exists());
+}
+
+#[test]
+fn a_file_that_becomes_executable_leaves_the_generation_before_alone() {
+    let node = Node::new();
+    let old = with_tools();
+    let mut new = with_tools();
+    new.extra[0].2 = true;
+    new.extra[1].2 = false;
+    let mode = |path: &str| {
+        let path = node.root().join("opt/extra").join(path);
+        fs::metadata(path).unwrap().mode() & 0o777
+    };
+    node.install(&node.bundle("v1", &old));
+    assert_eq!(node.install(&node.bundle("v2", &new)), 0);
+    assert_eq!((mode("LICENCE"), mode("bin/tool")), (0o755, 0o644));
+    store::rollback(&node.root(), "tiny").unwrap();
+    assert_eq!((mode("LICENCE"), mode("bin/tool")), (0o644, 0o755));
+}
+
 #[test]
 fn a_third_version_replaces_the_first_as_the_one_to_go_back_to() {
     let node = Node::new();
@@ -413,13 +470,14 @@ fn one_process_at_a_time() {
 #[test]
 fn hostile_manifests_are_refused() {
     let node = Node::new();
-    let media = node.bundle("v1", &first_version());
+    let media = node.bundle("v1", &with_tools());
     let text = String::from_utf8(media.manifest_bytes().to_vec()).unwrap();
     for (good, evil) in [
-        ("\"empty\"", "\"../../../etc/cron.d/x\""),
-        ("\"empty\"", "\"/etc/cron.d/x\""),
+        ("\"file\"", "\"../../../etc/cron.d/x\""),
+        ("\"file\"", "\"/etc/cron.d/x\""),
         ("\"/data/model\"", "\"/data/../etc\""),
         ("\"/data/model\"", "\"/etc\""),
+        ("\"/opt/extra\"", "\"/usr/local/bin\""),
         ("\"/data/model\"", "\"/var/lib/bundle/other\""),
         ("\"name\":\"tiny\"", "\"name\":\"../tiny\""),
     ] {

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use bundle::bundle::cluster_spec::ClusterSpec;
 use bundle::bundle::codec::Encoder;
-use bundle::bundle::manifest::{Chunk, FORMAT, FileEntry, Image, ImageFacts, Manifest, Model};
+use bundle::bundle::manifest::{
+    Chunk, Extra, FORMAT, FileEntry, Image, ImageFacts, Manifest, Model,
+};
 use bundle::bundle::sums::Sums;
 use bundle::bundle::volume::VolumeWriter;
 use bundle::bundle::{CHUNK_SIZE, EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
@@ -19,6 +21,8 @@ pub struct Content {
     pub model: Vec<(String, Vec<u8>)>,
     /// The config and the raw layers of one image; no image when empty.
     pub image: Vec<Vec<u8>>,
+    /// Extra files, sorted by path, and whether they are executable; none when empty.
+    pub extra: Vec<(String, Vec<u8>, bool)>,
     /// Volumes stay below this many bytes.
     pub volume_size: u64,
 }
@@ -29,6 +33,7 @@ impl Content {
         Self {
             model: files.map(|(path, bytes)| (path.to_owned(), bytes)).to_vec(),
             image: Vec::new(),
+            extra: Vec::new(),
             volume_size: 4 << 30,
         }
     }
@@ -53,11 +58,15 @@ impl Content {
                 .collect(),
         };
         let image = self.image.first().map(|_| writer.image(&self.image));
+        let extras = (self.extra.first()).map(|_| writer.extra(&self.extra));
+        let extras = extras.into_iter().collect();
         let manifest = Manifest {
             format: FORMAT,
             name: "tiny".parse().unwrap(),
+            serial: 0,
             models: vec![model],
             images: image.into_iter().collect(),
+            extras,
             cluster: ClusterSpec::default(),
             volumes: writer.volumes.finish().unwrap(),
             chunks: writer.chunks,
@@ -120,6 +129,20 @@ impl Writer {
             offset,
         });
         index
+    }
+
+    fn extra(&mut self, files: &[(String, Vec<u8>, bool)]) -> Extra {
+        let executable = files.iter().filter(|(_, _, executable)| *executable);
+        Extra {
+            path: "/opt/extra".parse().unwrap(),
+            executable: executable
+                .map(|(path, _, _)| path.parse().unwrap())
+                .collect(),
+            files: files
+                .iter()
+                .map(|(path, bytes, _)| self.file(path, bytes))
+                .collect(),
+        }
     }
 
     fn image(&mut self, blobs: &[Vec<u8>]) -> Image {

@@ -70,7 +70,7 @@ impl Store {
 
     fn examine(&self, target: &Target, known: &Known) -> Result<Found> {
         let proven = |path| known.digest_of(path) == Some(target.entry.sha256);
-        if proven(&target.staged) || (target.is_blob && proven(&target.published)) {
+        if proven(&target.staged) || (target.is_blob() && proven(&target.published)) {
             return Ok(Found::Whole);
         }
         if let Some(path) = known.by_digest.get(&target.entry.sha256) {

@@ -54,16 +54,16 @@ impl Store {
     pub fn open(root: &Path, manifest_text: String) -> Result<Self> {
         let manifest = Manifest::parse(manifest_text.as_bytes())?;
         let home = Home::new(root, manifest.name.clone());
-        for model in &manifest.models {
-            place::check(&model.path)?;
-            place::check_no_mount(&home.place(&model.path))?;
+        for root in manifest.roots() {
+            place::check(root)?;
+            place::check_no_mount(&home.place(root))?;
         }
         let (guard, mut state) = open_state(&home)?;
         let identity = Sha256::of(manifest_text.as_bytes());
         let targets = Targets::of(&manifest, &home)?;
         let in_place = state.holds(identity, &targets);
         if !in_place {
-            state.remember_staging(manifest.models.iter().map(|model| &model.path));
+            state.remember_staging(manifest.roots());
             state.write(&home)?;
         }
         Ok(Self {

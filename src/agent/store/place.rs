@@ -8,13 +8,13 @@ use crate::error::{Error, Result};
 use crate::fs::device;
 use crate::path::AbsPath;
 
-/// Nothing below these is a place for a model.
+/// Nothing below these is a place for a bundle's files.
 const SYSTEM: &[&str] = &[
     "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys",
     "usr",
 ];
 
-/// These are shared with others; a model needs a directory of its own below.
+/// These are shared with others; a bundle needs a directory of its own below.
 const SHARED: &[&str] = &[
     "/data",
     "/home",
@@ -39,7 +39,7 @@ pub fn check(path: &AbsPath) -> Result<()> {
         || path.as_str().split('/').any(|part| part == BESIDE);
     if system || ours || SHARED.contains(&path.as_str()) {
         return Err(Error::Usage(format!(
-            "a model cannot be installed as {path}, which has another purpose; give it a directory of its own, e.g. /data/models/NAME"
+            "nothing can be installed as {path}, which has another purpose; give it a directory of its own, e.g. /data/models/NAME"
         )));
     }
     Ok(())
@@ -55,7 +55,7 @@ pub fn check_no_mount(place: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::Usage(format!(
-        "{} is a mount point, which cannot be replaced at once; use a directory below it as the model's path",
+        "{} is a mount point, which cannot be replaced at once; use a directory below it as the path",
         place.display()
     )))
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::fill::{Filling, cannot_write, full};
 use super::inventory::Found;
-use super::targets::Target;
+use super::targets::{Kind, Target};
 use crate::error::{Error, Result};
 use crate::fs::{create_dir_all, device, free_space};
 
@@ -22,7 +22,7 @@ pub fn prepare(target: &Target, found: &Found) -> Result<Filling> {
         Found::Whole => Ok(Filling::new(all, true)),
         Found::Elsewhere { path, proven } => {
             make_way(&target.staged)?;
-            let linked = link(path, &target.staged)?;
+            let linked = may_share(path, target)? && link(path, &target.staged)?;
             if !linked {
                 let copied = fs::copy(path, &target.staged);
                 copied.map_err(|cause| cannot_write(target, cause))?;
@@ -83,6 +83,16 @@ fn make_way(path: &Path) -> Result<()> {
     }
     remove(path).map_err(Error::io("remove", path))?;
     path.parent().map_or(Ok(()), create_dir_all)
+}
+
+/// Whether a target may be another name of the file at `path`: names share the mode, and an extra
+/// file of an older generation must stay executable or not.
+fn may_share(path: &Path, target: &Target) -> Result<bool> {
+    let mode = fs::metadata(path)
+        .map_err(Error::io("look at", path))?
+        .mode();
+    let same = (mode & 0o111 == 0) == (target.mode() & 0o111 == 0);
+    Ok(same || !matches!(target.kind, Kind::Extra { .. }))
 }
 
 /// Gives a file a second name; false where the filesystem or its owner does not allow it.

@@ -69,7 +69,7 @@ impl Store {
     fn keep_blobs(&self) -> Result<()> {
         let blobs = self.home.blobs();
         create_dir_all(&blobs)?;
-        for target in self.targets.list.iter().filter(|target| target.is_blob) {
+        for target in self.targets.list.iter().filter(|target| target.is_blob()) {
             if target.staged.exists() {
                 fs::rename(&target.staged, &target.published)
                     .map_err(Error::io("rename", &target.staged))?;
@@ -90,7 +90,7 @@ fn prove(target: &Target, filling: &Mutex<Filling>) -> Result<Proof> {
             filling.have.len()
         )));
     }
-    let kept = target.is_blob && !target.staged.exists();
+    let kept = target.is_blob() && !target.staged.exists();
     let path = if kept {
         &target.published
     } else {
@@ -111,7 +111,7 @@ fn prove(target: &Target, filling: &Mutex<Filling>) -> Result<Proof> {
         }
         filling.proven = true;
     }
-    file.set_permissions(Permissions::from_mode(0o644))
+    file.set_permissions(Permissions::from_mode(target.mode()))
         .and_then(|()| file.sync_all())
         .map_err(fail)?;
     Ok(Proof {

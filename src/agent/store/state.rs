@@ -39,7 +39,7 @@ pub struct State {
 pub struct Generation {
     /// SHA-256 of its `bundle.json`; absent for what was there before the first install.
     pub manifest: Option<Sha256>,
-    /// The models' directories.
+    /// The directories of models and extras.
     pub roots: Vec<AbsPath>,
     /// Files that were hashed, by the path at which they are published.
     pub files: BTreeMap<PathBuf, Proof>,

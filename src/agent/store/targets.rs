@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::home::{Home, Slot};
 use crate::bundle::CHUNK_SIZE;
-use crate::bundle::manifest::{FileEntry, Manifest};
+use crate::bundle::manifest::{FileEntry, Manifest, Tree};
 use crate::error::{Error, Result};
 use crate::path::AbsPath;
 
@@ -15,10 +15,24 @@ pub struct Target {
     pub published: PathBuf,
     /// Where it is put together.
     pub staged: PathBuf,
-    /// Whether it is an image blob, named by its content, or stands in a model's directory.
-    pub is_blob: bool,
+    /// What it is a part of.
+    pub kind: Kind,
     /// Size, digest and chunks.
     pub entry: FileEntry,
+}
+
+/// What a target is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A model's directory.
+    Model,
+    /// Images: it is named by its content.
+    Blob,
+    /// An extra directory.
+    Extra {
+        /// Whether it may be executed.
+        executable: bool,
+    },
 }
 
 /// Where a chunk's raw bytes go.
@@ -36,11 +50,24 @@ pub struct Targets {
     pub list: Vec<Target>,
     /// By chunk index.
     pub uses: Vec<Vec<Use>>,
-    /// The models' directories.
+    /// The directories of models and extras.
     pub roots: Vec<AbsPath>,
 }
 
 impl Target {
+    /// Whether it is an image blob.
+    pub fn is_blob(&self) -> bool {
+        self.kind == Kind::Blob
+    }
+
+    /// Its permission bits.
+    pub fn mode(&self) -> u32 {
+        match self.kind {
+            Kind::Extra { executable: true } => 0o755,
+            _ => 0o644,
+        }
+    }
+
     /// Byte range of one of its chunks.
     pub fn span(&self, position: usize) -> (u64, u64) {
         let start = position as u64 * CHUNK_SIZE;
@@ -52,36 +79,44 @@ impl Targets {
     /// What a manifest wants. A blob that several images share is one target.
     pub fn of(manifest: &Manifest, home: &Home) -> Result<Self> {
         let mut list = Vec::new();
-        for model in &manifest.models {
-            let (place, staging) = (
-                home.place(&model.path),
-                home.slot(&model.path, Slot::Staging),
-            );
-            list.extend(model.files.iter().map(|entry| Target {
-                published: entry.path.under(&place),
-                staged: entry.path.under(&staging),
-                is_blob: false,
-                entry: entry.clone(),
-            }));
-        }
         let mut blobs = HashSet::new();
-        for entry in manifest.images.iter().flat_map(|image| &image.files) {
-            if blobs.insert(entry.sha256) {
-                list.push(Target {
-                    published: home.blob(entry.sha256),
-                    staged: home.staged_blobs().join(entry.sha256.to_string()),
-                    is_blob: true,
-                    entry: entry.clone(),
-                });
+        for (tree, entry) in manifest.files() {
+            if tree.path().is_some() || blobs.insert(entry.sha256) {
+                list.push(target(tree, entry, home));
             }
         }
         let uses = uses_of(&list, manifest.chunks.len())?;
-        let roots = manifest.models.iter().map(|model| model.path.clone());
         Ok(Self {
             list,
             uses,
-            roots: roots.collect(),
+            roots: manifest.roots().cloned().collect(),
         })
+    }
+}
+
+fn target(tree: Tree<'_>, entry: &FileEntry, home: &Home) -> Target {
+    let (published, staged) = match tree.path() {
+        Some(root) => (
+            entry.path.under(&home.place(root)),
+            entry.path.under(&home.slot(root, Slot::Staging)),
+        ),
+        None => (
+            home.blob(entry.sha256),
+            home.staged_blobs().join(entry.sha256.to_string()),
+        ),
+    };
+    let kind = match tree {
+        Tree::Model(_) => Kind::Model,
+        Tree::Image(_) => Kind::Blob,
+        Tree::Extra(_) => Kind::Extra {
+            executable: tree.is_executable(&entry.path),
+        },
+    };
+    Target {
+        published,
+        staged,
+        kind,
+        entry: entry.clone(),
     }
 }
 

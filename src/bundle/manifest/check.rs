@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Chunk, FORMAT, FileEntry, Image, Manifest, Tree, max_stored};
+use super::{Chunk, Extra, FORMAT, FileEntry, Image, Manifest, Tree, max_stored};
 use crate::bundle::volume::{BLOCK, END, padding};
 use crate::bundle::{CHUNK_SIZE, volume_name};
+use crate::path::AbsPath;
 
 type Check = std::result::Result<(), String>;
 
@@ -30,7 +31,8 @@ pub fn check(manifest: &Manifest) -> Check {
     for tree in manifest.trees() {
         check_disjoint(tree.files().iter().map(|file| file.path.as_str()))?;
     }
-    check_disjoint(manifest.models.iter().map(|model| model.path.as_str()))?;
+    check_disjoint(manifest.roots().map(AbsPath::as_str))?;
+    manifest.extras.iter().try_for_each(check_extra)?;
     manifest.images.iter().try_for_each(check_image)
 }
 
@@ -132,6 +134,20 @@ fn check_image(image: &Image) -> Check {
         }
     }
     Ok(())
+}
+
+/// Only its own files are executable, each listed once and in order.
+fn check_extra(extra: &Extra) -> Check {
+    let fail = |path, fault| Err(format!("{}: executable {path} {fault}", extra.path));
+    let files: HashSet<_> = extra.files.iter().map(|file| &file.path).collect();
+    if let Some(path) = extra.executable.iter().find(|path| !files.contains(path)) {
+        return fail(path, "is no file of it");
+    }
+    let mut pairs = extra.executable.windows(2);
+    match pairs.find(|pair| pair[0] >= pair[1]) {
+        Some(pair) => fail(&pair[1], "is out of order"),
+        None => Ok(()),
+    }
 }
 
 /// No path may equal another, or be a directory of another.

@@ -29,10 +29,14 @@ pub struct Manifest {
     pub format: u32,
     /// The bundle's name; containers and directories are named after it.
     pub name: Name,
+    /// Grows from one edition of the bundle to the next; the far side does not go back unasked.
+    pub serial: u64,
     /// Models, in the order of the spec.
     pub models: Vec<Model>,
     /// Container images, in the order of the spec.
     pub images: Vec<Image>,
+    /// Directories of other files, in the order of the spec.
+    pub extras: Vec<Extra>,
     /// What to start on the far side.
     pub cluster: ClusterSpec,
     /// Every distinct chunk, in the order in which it stands in the volumes.
@@ -77,6 +81,18 @@ pub struct Image {
     pub files: Vec<FileEntry>,
 }
 
+/// A directory of other files, at the same path on every node: drivers, packages, licences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extra {
+    /// Where it stands on every node. The bundle owns it: nothing else stays there.
+    pub path: AbsPath,
+    /// Those of its files that may be executed, sorted.
+    pub executable: Vec<RelPath>,
+    /// Its files, sorted by path.
+    pub files: Vec<FileEntry>,
+}
+
 /// What `pack` learned about an image from its layers and its environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,7 +109,7 @@ pub struct ImageFacts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Path below its model or image.
+    /// Path below its model, image or extra directory.
     pub path: RelPath,
     /// Bytes.
     pub size: u64,
@@ -142,6 +158,8 @@ pub enum Tree<'a> {
     Model(&'a Model),
     /// Blobs of an image.
     Image(&'a Image),
+    /// Other files.
+    Extra(&'a Extra),
 }
 
 impl<'a> Tree<'a> {
@@ -151,15 +169,33 @@ impl<'a> Tree<'a> {
         match self {
             Self::Model(model) => &model.files,
             Self::Image(image) => &image.files,
+            Self::Extra(extra) => &extra.files,
         }
     }
 
-    /// How messages call it: the repo or the image reference.
+    /// The directory that it has on every node; images have none.
+    #[must_use]
+    pub fn path(self) -> Option<&'a AbsPath> {
+        match self {
+            Self::Model(model) => Some(&model.path),
+            Self::Image(_) => None,
+            Self::Extra(extra) => Some(&extra.path),
+        }
+    }
+
+    /// Whether one of its files may be executed.
+    #[must_use]
+    pub fn is_executable(self, file: &RelPath) -> bool {
+        matches!(self, Self::Extra(extra) if extra.executable.binary_search(file).is_ok())
+    }
+
+    /// How messages call it: the repo, the image reference or the directory.
     #[must_use]
     pub fn label(self) -> &'a str {
         match self {
             Self::Model(model) => &model.repo,
             Self::Image(image) => &image.reference,
+            Self::Extra(extra) => extra.path.as_str(),
         }
     }
 }
@@ -188,12 +224,18 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Models, then images: the order in which files stand in the volumes.
+    /// Models, images, extras: the order in which files stand in the volumes.
     pub fn trees(&self) -> impl Iterator<Item = Tree<'_>> {
         self.models
             .iter()
             .map(Tree::Model)
             .chain(self.images.iter().map(Tree::Image))
+            .chain(self.extras.iter().map(Tree::Extra))
+    }
+
+    /// The directories that the bundle owns on every node.
+    pub fn roots(&self) -> impl Iterator<Item = &AbsPath> {
+        self.trees().filter_map(Tree::path)
     }
 
     /// All files with their trees, in the order of the volumes.

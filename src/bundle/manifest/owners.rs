@@ -11,7 +11,7 @@ use crate::bundle::CHUNK_SIZE;
 /// A place in a file where a chunk belongs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Owner {
-    /// The model's repo or the image's reference.
+    /// The model's repo, the image's reference or the extra directory.
     pub tree: String,
     /// The file below it.
     pub path: String,

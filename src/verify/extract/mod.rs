@@ -1,4 +1,4 @@
-//! Unpacking a bundle into a directory: models as files, each image as an archive that
+//! Unpacking a bundle into a directory: models and extra files as they are, each image as an archive that
 //! `docker load` takes.
 //!
 //! Chunks are read in order, decoded and written by several threads, and hashed in order. A file
@@ -7,7 +7,8 @@
 mod pieces;
 mod targets;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
 
@@ -129,7 +130,12 @@ impl Files<'_> {
             return fs::remove_file(&part).map_err(Error::io("remove", &part));
         }
         File::open(&part)
-            .and_then(|file| file.sync_all())
+            .and_then(|file| {
+                if target.executable {
+                    file.set_permissions(Permissions::from_mode(0o755))?;
+                }
+                file.sync_all()
+            })
             .map_err(Error::io("write", &part))?;
         fs::rename(&part, &target.path).map_err(Error::io("rename to", &target.path))?;
         if let Some(parent) = target.path.parent() {

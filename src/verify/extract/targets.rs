@@ -4,42 +4,49 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::manifest::{FileEntry, Manifest, Model};
+use crate::bundle::manifest::{FileEntry, Manifest};
 use crate::bundle::media::Media;
 use crate::bundle::volume_name;
 use crate::digest::sha256_of_reader;
 use crate::error::{Error, Result};
+use crate::path::AbsPath;
 
-/// A file of a model and where it is written.
+/// A file of a model or an extra directory, and where it is written.
 #[derive(Clone, Debug)]
 pub struct Target<'a> {
     /// What it is.
     pub file: &'a FileEntry,
     /// Where it goes.
     pub path: PathBuf,
+    /// Whether it may be executed.
+    pub executable: bool,
 }
 
-/// All files of all models, in the order of the volumes.
+/// All files of all models and extra directories, in the order of the volumes.
 pub fn all<'a>(manifest: &'a Manifest, root: &Path) -> Vec<Target<'a>> {
     let mut targets = Vec::new();
-    for model in &manifest.models {
-        let dir = root.join(dir_name(model, &manifest.models));
-        targets.extend(model.files.iter().map(|file| Target {
+    for (tree, path) in manifest
+        .trees()
+        .filter_map(|tree| Some((tree, tree.path()?)))
+    {
+        let dir = root.join(dir_name(path, manifest));
+        targets.extend(tree.files().iter().map(|file| Target {
             file,
             path: file.path.under(&dir),
+            executable: tree.is_executable(&file.path),
         }));
     }
     targets
 }
 
-/// Below which directory a model is unpacked: the last part of its path on the nodes, or all of it
-/// when another model has the same.
-fn dir_name<'a>(model: &'a Model, models: &[Model]) -> &'a str {
-    let same = |other: &&Model| other.path.name() == model.path.name();
-    if models.iter().filter(same).count() == 1 {
-        model.path.name()
+/// Where a directory of the nodes is unpacked: below the last part of its path, or all of it when
+/// another one has the same.
+fn dir_name<'a>(path: &'a AbsPath, manifest: &Manifest) -> &'a str {
+    let same = |other: &&AbsPath| other.name() == path.name();
+    if manifest.roots().filter(same).count() == 1 {
+        path.name()
     } else {
-        model.path.as_str().trim_start_matches('/')
+        path.as_str().trim_start_matches('/')
     }
 }
 
