@@ -142,6 +142,7 @@ pub(crate) mod tests {
                 ray: ray.then(|| "2.39.0".into()),
                 ..ImageFacts::default()
             },
+            layer_facts: Vec::new(),
             files: Vec::new(),
         };
         Manifest {

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::entries::{Kind, kind_of, name_of};
-use super::facts::{LayerFacts, Watch, combine};
+use super::facts::{Watch, combine};
 use super::layout::{Layout, Metadata, find, platform_of};
 use super::{ImageSource, Sink};
-use crate::bundle::manifest::Image;
+use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::path::RelPath;
 
 /// Which image is wished for.
 #[derive(Clone, Debug)]
@@ -120,7 +121,15 @@ fn wanted(file: &File, wish: &ImageWish) -> Result<BTreeSet<String>> {
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn begin(&mut self, _label: &crate::path::RelPath) -> Result<()> {
+    fn has(&self, _layer: Sha256) -> Option<LayerFacts> {
+        None
+    }
+
+    fn keep(&mut self, _layer: Sha256) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, _label: &RelPath, _promised: Option<Sha256>) -> Result<()> {
         Ok(())
     }
 
@@ -128,7 +137,7 @@ impl Sink for Nowhere {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<Sha256> {
+    fn end(&mut self, _facts: LayerFacts) -> Result<Sha256> {
         Ok(Sha256::of(b""))
     }
 }
@@ -206,17 +215,19 @@ impl Seen {
         for ((name, layer), wanted) in layout.layers.iter().zip(&found).zip(&diff_ids) {
             check_layer(name, layer.map(|(digest, _)| *digest), *wanted)?;
         }
-        sink.begin(&"config".parse()?)?;
+        sink.begin(&"config".parse()?, None)?;
         sink.write(&bytes)?;
-        sink.end()?;
-        let facts = combine(found.iter().flatten().map(|(_, facts)| facts), &config);
+        sink.end(LayerFacts::default())?;
+        let layer_facts = found.iter().flatten().map(|(_, facts)| facts.clone());
+        let layer_facts: Vec<LayerFacts> = layer_facts.collect();
         Ok(Image {
             reference: wish.reference.clone(),
             platform,
             config: id,
             layers: diff_ids,
             registry_digest: None,
-            facts,
+            facts: combine(&layer_facts, &config),
+            layer_facts,
             files: Vec::new(),
         })
     }
@@ -230,13 +241,17 @@ fn pass_on(mut layer: impl Read, name: &str, sink: &mut dyn Sink) -> Result<(Sha
         &name
             .parse()
             .map_err(|error: Error| Error::Damaged(error.to_string()))?,
+        None,
     )?;
     loop {
         match layer
             .read(&mut buffer)
             .map_err(|cause| unreadable(&cause).at(name))?
         {
-            0 => return Ok((sink.end()?, watch.finish())),
+            0 => {
+                let facts = watch.finish();
+                return Ok((sink.end(facts.clone())?, facts));
+            }
             length => {
                 watch.update(&buffer[..length]);
                 sink.write(&buffer[..length])?;

@@ -8,7 +8,15 @@ struct Parts {
 }
 
 impl Sink for Parts {
-    fn begin(&mut self, label: &crate::path::RelPath) -> Result<()> {
+    fn has(&self, _layer: Sha256) -> Option<LayerFacts> {
+        None
+    }
+
+    fn keep(&mut self, _layer: Sha256) -> Result<()> {
+        unreachable!()
+    }
+
+    fn begin(&mut self, label: &RelPath, _promised: Option<Sha256>) -> Result<()> {
         self.open = Some((label.to_string(), Vec::new()));
         Ok(())
     }
@@ -18,7 +26,7 @@ impl Sink for Parts {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<Sha256> {
+    fn end(&mut self, _facts: LayerFacts) -> Result<Sha256> {
         let part = self.open.take().unwrap();
         let digest = Sha256::of(&part.1);
         self.ended.push(part);

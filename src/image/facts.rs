@@ -3,16 +3,7 @@
 use serde_json::Value;
 
 use super::scanner::Scanner;
-use crate::bundle::manifest::ImageFacts;
-
-/// What one layer adds or takes away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LayerFacts {
-    vllm: Option<String>,
-    ray_version: Option<String>,
-    ray_executable: bool,
-    ray_removed: bool,
-}
+use crate::bundle::manifest::{ImageFacts, LayerFacts};
 
 /// Watches a layer while it streams past.
 pub struct Watch {
@@ -31,7 +22,8 @@ impl Watch {
 
     /// The next bytes of the layer, uncompressed.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.scanner.update(bytes, &mut |name| self.facts.see(name));
+        self.scanner
+            .update(bytes, &mut |name| see(&mut self.facts, name));
     }
 
     /// What was seen.
@@ -40,24 +32,23 @@ impl Watch {
     }
 }
 
-impl LayerFacts {
-    fn see(&mut self, path: &str) {
-        let mut parts = path.trim_end_matches('/').rsplit('/');
-        let (name, parent) = (
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-        );
-        match name {
-            "ray" if parent == "bin" => self.ray_executable = true,
-            ".wh.ray" if parent == "bin" => self.ray_removed = true,
-            _ => {}
-        }
-        if let Some(version) = distribution(name, "vllm").or(distribution(parent, "vllm")) {
-            self.vllm = Some(version);
-        }
-        if let Some(version) = distribution(name, "ray").or(distribution(parent, "ray")) {
-            self.ray_version = Some(version);
-        }
+/// Notes what the name of an entry tells.
+fn see(facts: &mut LayerFacts, path: &str) {
+    let mut parts = path.trim_end_matches('/').rsplit('/');
+    let (name, parent) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    match name {
+        "ray" if parent == "bin" => facts.ray_executable = true,
+        ".wh.ray" if parent == "bin" => facts.ray_removed = true,
+        _ => {}
+    }
+    if let Some(version) = distribution(name, "vllm").or(distribution(parent, "vllm")) {
+        facts.vllm = Some(version);
+    }
+    if let Some(version) = distribution(name, "ray").or(distribution(parent, "ray")) {
+        facts.ray = Some(version);
     }
 }
 
@@ -71,11 +62,11 @@ fn distribution(directory: &str, name: &str) -> Option<String> {
 }
 
 /// The facts of an image: its layers lowest first, and its config.
-pub fn combine<'a>(layers: impl Iterator<Item = &'a LayerFacts>, config: &Value) -> ImageFacts {
+pub fn combine(layers: &[LayerFacts], config: &Value) -> ImageFacts {
     let (mut vllm, mut version, mut executable) = (None, None, false);
     for layer in layers {
         vllm = layer.vllm.clone().or(vllm);
-        version = layer.ray_version.clone().or(version);
+        version = layer.ray.clone().or(version);
         executable = (executable && !layer.ray_removed) || layer.ray_executable;
     }
     let ray = executable.then(|| version.unwrap_or_else(|| "of unknown version".to_owned()));
@@ -103,7 +94,7 @@ mod tests {
     fn layer(names: &[&str]) -> LayerFacts {
         let mut facts = LayerFacts::default();
         for name in names {
-            facts.see(name);
+            see(&mut facts, name);
         }
         facts
     }
@@ -121,7 +112,7 @@ mod tests {
             ]),
         ];
         let config = serde_json::json!({"config": {"Env": ["PATH=/bin", "CUDA_VERSION=12.4.1"]}});
-        let facts = combine(layers.iter(), &config);
+        let facts = combine(&layers, &config);
         let expected = ImageFacts {
             vllm: Some("0.6.4.post1".into()),
             ray: Some("2.9.0".into()),
@@ -132,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_library_alone_is_no_ray_and_a_later_layer_may_remove_it() {
-        let none = |layers: &[LayerFacts]| combine(layers.iter(), &Value::Null).ray.is_none();
+        let none = |layers: &[LayerFacts]| combine(layers, &Value::Null).ray.is_none();
         assert!(none(&[layer(&[
             "x/ray-2.9.0.dist-info/METADATA",
             "share/ray",

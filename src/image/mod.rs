@@ -9,4 +9,4 @@ mod layout;
 mod scanner;
 mod source;
 
-pub use source::{ImageSource, Sink};
+pub use source::{ImageSource, Layer, Promise, Sink, blob_label};

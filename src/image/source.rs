@@ -1,6 +1,6 @@
 //! What every image source offers, and where its parts go.
 
-use crate::bundle::manifest::Image;
+use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::path::RelPath;
@@ -10,22 +10,60 @@ pub trait ImageSource {
     /// Bytes of config and uncompressed layers, as far as known before; for progress only.
     fn size(&self) -> u64;
 
+    /// What is promised of the image before it is streamed; nothing by most sources.
+    fn promise(&self) -> Option<&Promise> {
+        None
+    }
+
     /// Streams the config and every layer, uncompressed and each once, into `sink`, and checks them
     /// against each other. The same source must come in the same order when it is streamed again.
     /// `files` of the result stays empty; the caller knows them from the sink.
     fn stream(&mut self, sink: &mut dyn Sink) -> Result<Image>;
 }
 
+/// What a source knows of an image before it streams it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// `sha256:HEX` of what the reference means: a manifest, or an index of several platforms.
+    pub digest: String,
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer before it is streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the uncompressed layer.
+    pub diff_id: Sha256,
+    /// Bytes to download.
+    pub compressed: u64,
+}
+
 /// Takes the parts of an image one after the other. The volumes get them as
 /// `blobs/sha256/HEX`, named by what [`Sink::end`] returns. When the source fails with
-/// [`Damaged`](crate::error::Error::Damaged) all parts are forgotten.
+/// [`Damaged`](crate::error::Error::Damaged), the part at hand is forgotten if its digest was
+/// promised, and all parts otherwise.
 pub trait Sink {
-    /// Begins a part. `label` names it in messages, and is the same when streamed again.
-    fn begin(&mut self, label: &RelPath) -> Result<()>;
+    /// What is known of a layer that need not be streamed: it is packed, or is where the bundle
+    /// goes. Only sources with a [`Promise`] ask.
+    fn has(&self, layer: Sha256) -> Option<LayerFacts>;
+
+    /// Takes such a layer in its place without its bytes.
+    fn keep(&mut self, layer: Sha256) -> Result<()>;
+
+    /// Begins a part. `label` names it in messages, and is the same when streamed again; it is
+    /// [`blob_label`] where the digest is promised.
+    fn begin(&mut self, label: &RelPath, promised: Option<Sha256>) -> Result<()>;
 
     /// Takes its next bytes, however many.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// Ends it and returns its digest.
-    fn end(&mut self) -> Result<Sha256>;
+    /// Ends it and returns its digest; refuses it when that is not the promised one. `facts` are
+    /// those of a layer, and nothing for the config.
+    fn end(&mut self, facts: LayerFacts) -> Result<Sha256>;
+}
+
+/// The label of a part whose digest is known before: its name in the bundle.
+pub fn blob_label(digest: Sha256) -> Result<RelPath> {
+    format!("blobs/sha256/{digest}").parse()
 }

@@ -125,6 +125,7 @@ mod tests {
             layers: Vec::new(),
             registry_digest: None,
             facts: ImageFacts::default(),
+            layer_facts: Vec::new(),
             files: vec![file(100..150)],
         };
         let extra = Extra {

@@ -16,6 +16,7 @@ use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME};
 use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 use crate::fs::write_atomic;
+use crate::image::blob_label;
 
 /// The manifest of what is packed.
 pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Result<Manifest> {
@@ -61,7 +62,7 @@ fn blobs(parts: Vec<FileEntry>) -> Result<Vec<FileEntry>> {
         .into_iter()
         .filter(|part| seen.insert(part.sha256))
         .map(|part| {
-            let path = format!("blobs/sha256/{}", part.sha256).parse()?;
+            let path = blob_label(part.sha256)?;
             Ok(FileEntry { path, ..part })
         })
         .collect()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Start;
 use super::tree::TreeId;
-use crate::bundle::manifest::{Chunk, Volume};
+use crate::bundle::manifest::{Chunk, LayerFacts, Volume};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::path::RelPath;
@@ -26,6 +26,8 @@ pub enum Line {
         tree: TreeId,
         /// Its path below the tree.
         path: RelPath,
+        /// Whether it is right or wrong on its own; the parts of most images are so only together.
+        alone: bool,
     },
     /// Its next chunk is new, and stands in a volume.
     Chunk(Chunk),
@@ -40,6 +42,8 @@ pub enum Line {
         size: u64,
         /// Of the whole file.
         sha256: Sha256,
+        /// What was seen inside, of an image's layer.
+        facts: Option<LayerFacts>,
     },
     /// A volume is complete and on the disk.
     Closed(Volume),
@@ -141,6 +145,7 @@ mod tests {
         Line::Begin {
             tree: TreeId::Model(0),
             path: path.parse().unwrap(),
+            alone: true,
         }
     }
 

@@ -31,6 +31,7 @@ use self::pipeline::stream::feed_image;
 use self::plan::Plan;
 use self::progress::Progress;
 use self::source::RangeSource as _;
+use self::spec::ImageSpec;
 use self::stored::StoredChunks;
 use self::tree::TreeId;
 use crate::bundle::MANIFEST_NAME;
@@ -45,6 +46,11 @@ const WORK_NAME: &str = ".pack";
 /// pack is interrupted.
 pub fn pinned_commit(out: &Path, repo: &str, revision: &str) -> Result<Option<String>> {
     resume::pinned_commit(&out.join(WORK_NAME), repo, revision)
+}
+
+/// What the unfinished pack in `out` found an image's reference to mean: a tag may move as well.
+pub fn pinned_digest(out: &Path, image: &ImageSpec) -> Result<Option<String>> {
+    resume::pinned_digest(&out.join(WORK_NAME), image)
 }
 
 /// Packs a bundle, going on where an earlier run of the same plan ended. Setting `stop` ends it
@@ -87,14 +93,15 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
     let (models, image, extras) = (&plan.models, &mut plan.image, &plan.extras);
     let (state, images) = pipeline::run(ledger, plan.jobs, |steps| {
         let mut intake = Intake::new(steps, known, stop, progress);
-        for (index, model) in models.iter().enumerate() {
-            let source = model.source.as_ref();
-            feed_files(&mut intake, TreeId::Model(index), source, &stored)?;
-        }
+        // First, because what is seen inside decides whether the rest is worth fetching.
         let image = image
             .as_mut()
             .map(|image| feed_image(&mut intake, TreeId::Image(0), image.as_mut()));
         let images = image.into_iter().collect::<Result<Vec<_>>>()?;
+        for (index, model) in models.iter().enumerate() {
+            let source = model.source.as_ref();
+            feed_files(&mut intake, TreeId::Model(index), source, &stored)?;
+        }
         for (index, extra) in extras.iter().enumerate() {
             feed_files(&mut intake, TreeId::Extra(index), &extra.source, &stored)?;
         }

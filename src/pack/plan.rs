@@ -61,10 +61,21 @@ pub struct Start {
     pub volume_size: u64,
     /// The models in order.
     pub models: Vec<StartModel>,
-    /// Reference and platform of the image.
-    pub image: Option<(Option<String>, String)>,
+    /// The image, if one travels.
+    pub image: Option<StartImage>,
     /// The extra directories in order, each with the digest of its list of files.
     pub extras: Vec<(AbsPath, Sha256)>,
+}
+
+/// An image at the start of a pack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartImage {
+    /// As in the spec.
+    pub reference: Option<String>,
+    /// As in the spec.
+    pub platform: String,
+    /// What the reference meant, if its source has promised that.
+    pub digest: Option<String>,
 }
 
 /// A model at the start of a pack.
@@ -96,11 +107,14 @@ impl Plan {
                     files: digest(model.source.files()),
                 })
                 .collect(),
-            image: self
-                .spec
-                .image
-                .as_ref()
-                .map(|image| (image.reference.clone(), image.platform.clone())),
+            image: self.spec.image.as_ref().map(|image| StartImage {
+                reference: image.reference.clone(),
+                platform: image.platform.clone(),
+                digest: self.image.as_ref().and_then(|source| {
+                    let promise = source.promise()?;
+                    Some(promise.digest.clone())
+                }),
+            }),
             extras: self
                 .extras
                 .iter()
@@ -131,8 +145,8 @@ impl Plan {
         };
         let all = self.work();
         Work {
-            models: left(all.models),
             images: left(all.images),
+            models: left(all.models),
             extras: left(all.extras),
         }
     }

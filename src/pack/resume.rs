@@ -7,6 +7,7 @@ use std::path::Path;
 use super::journal::{self, Journal, Line, Placed};
 use super::pipeline::intake::KnownFile;
 use super::plan::{Plan, Start};
+use super::spec::ImageSpec;
 use super::state::{State, nonsense};
 use super::tree::Mark;
 use crate::bundle::manifest::Chunk;
@@ -75,13 +76,26 @@ pub fn forget(out: &Path, work: &Path) -> Result<()> {
 
 /// The commit that the journal's first line pins a revision to.
 pub fn pinned_commit(work: &Path, repo: &str, revision: &str) -> Result<Option<String>> {
-    let lines = journal::read(&work.join(JOURNAL))?.0;
-    let Some(Line::Start(start)) = lines.into_iter().next().map(|placed| placed.line) else {
-        return Ok(None);
-    };
-    let mut models = start.models.into_iter();
+    let mut models = started(work)?.into_iter().flat_map(|start| start.models);
     let model = models.find(|model| model.repo == repo && model.revision == revision);
     Ok(model.and_then(|model| model.commit))
+}
+
+/// The digest that the journal's first line pins an image's reference to.
+pub fn pinned_digest(work: &Path, image: &ImageSpec) -> Result<Option<String>> {
+    let started = started(work)?.and_then(|start| start.image);
+    let same = started
+        .filter(|start| (&start.reference, &start.platform) == (&image.reference, &image.platform));
+    Ok(same.and_then(|start| start.digest))
+}
+
+/// The journal's first line.
+fn started(work: &Path) -> Result<Option<Start>> {
+    let lines = journal::read(&work.join(JOURNAL))?.0;
+    Ok(match lines.into_iter().next().map(|placed| placed.line) {
+        Some(Line::Start(start)) => Some(start),
+        _ => None,
+    })
 }
 
 /// The files of an earlier run as the intake skips them.
@@ -97,12 +111,14 @@ pub fn known_files(state: &State) -> VecDeque<KnownFile> {
         path: file.entry.path.clone(),
         chunks: chunks(&file.entry.chunks),
         complete: Some((file.entry.size, file.entry.sha256)),
+        facts: file.facts.clone(),
     });
     let open = state.open.iter().map(|file| KnownFile {
         tree: file.tree,
         path: file.path.clone(),
         chunks: chunks(&file.chunks),
         complete: None,
+        facts: None,
     });
     complete.chain(open).collect()
 }
@@ -140,8 +156,8 @@ fn replay(lines: &[Placed]) -> Result<(State, Option<Mark>)> {
     let mut state = State::default();
     let mut mark = None;
     for placed in lines.iter().skip(1) {
-        if let Line::Begin { tree, .. } = placed.line {
-            mark = Some(Mark::after(mark, tree, placed.at));
+        if let Line::Begin { tree, alone, .. } = placed.line {
+            mark = Some(Mark::after(mark, tree, alone, placed.at));
         }
         state.apply(placed.line.clone())?;
     }

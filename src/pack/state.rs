@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::Line;
 use super::tree::TreeId;
-use crate::bundle::manifest::{Chunk, FileEntry, Volume};
+use crate::bundle::manifest::{Chunk, FileEntry, LayerFacts, Volume};
 use crate::error::{Error, Result};
 use crate::path::RelPath;
 
@@ -28,6 +28,8 @@ pub struct PackedFile {
     pub tree: TreeId,
     /// As it goes into the manifest.
     pub entry: FileEntry,
+    /// What was seen inside, of an image's layer.
+    pub facts: Option<LayerFacts>,
 }
 
 /// A file that is not complete yet.
@@ -46,7 +48,7 @@ impl State {
     pub fn apply(&mut self, line: Line) -> Result<()> {
         match line {
             Line::Start(_) => return Err(nonsense("begins twice")),
-            Line::Begin { tree, path } => {
+            Line::Begin { tree, path, .. } => {
                 let chunks = Vec::new();
                 let file = OpenFile { tree, path, chunks };
                 if self.open.replace(file).is_some() {
@@ -62,7 +64,11 @@ impl State {
                 self.open_file()?.chunks.push(chunk);
             }
             Line::Again { .. } => return Err(nonsense("repeats a chunk that is not there")),
-            Line::End { size, sha256 } => {
+            Line::End {
+                size,
+                sha256,
+                facts,
+            } => {
                 let file = self.open.take().ok_or_else(|| nonsense("ends no file"))?;
                 self.files.push(PackedFile {
                     tree: file.tree,
@@ -72,6 +78,7 @@ impl State {
                         sha256,
                         chunks: file.chunks,
                     },
+                    facts,
                 });
             }
             Line::Closed(volume) => self.volumes.push(volume),

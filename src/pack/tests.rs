@@ -16,10 +16,10 @@ use super::source::{Expected, RangeSource, SourceFile};
 use super::spec::Spec;
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::codec::Decoder;
-use crate::bundle::manifest::{Image, ImageFacts, Manifest, Tree};
+use crate::bundle::manifest::{Image, ImageFacts, LayerFacts, Manifest, Tree};
 use crate::digest::{GitBlobHasher, Sha256};
 use crate::error::{Error, Result};
-use crate::image::{ImageSource, Sink};
+use crate::image::{ImageSource, Layer, Promise, Sink, blob_label};
 use crate::weights;
 
 const SPEC: &str = "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\npickle = true\n";
@@ -339,11 +339,11 @@ impl ImageSource for InMemory {
     fn stream(&mut self, sink: &mut dyn Sink) -> Result<Image> {
         let mut digests = Vec::new();
         for (label, bytes) in self.parts.iter().take(self.limit) {
-            sink.begin(&label.parse()?)?;
+            sink.begin(&label.parse()?, None)?;
             for piece in bytes.chunks(1_000_003) {
                 sink.write(piece)?;
             }
-            digests.push(sink.end()?);
+            digests.push(sink.end(LayerFacts::default())?);
         }
         if self.limit < self.parts.len() {
             return Err((self.fault)("the image ended".into()));
@@ -355,6 +355,7 @@ impl ImageSource for InMemory {
             layers: digests[1..].to_vec(),
             registry_digest: None,
             facts: ImageFacts::default(),
+            layer_facts: vec![LayerFacts::default(); digests.len() - 1],
             files: Vec::new(),
         })
     }
@@ -416,7 +417,7 @@ fn an_image_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn a_damaged_image_is_forgotten_and_what_came_before_is_not() {
+fn a_damaged_image_is_forgotten() {
     let root = tempfile::tempdir().unwrap();
     let dir = model(root.path());
     let (whole, out) = (root.path().join("whole"), root.path().join("out"));
@@ -434,9 +435,120 @@ fn a_damaged_image_is_forgotten_and_what_came_before_is_not() {
     let error = pack(with_image(&dir, &out, image())).unwrap_err();
     assert!(error.to_string().contains("changed"), "{error}");
 
-    let mut last = with_image(&dir, &out, image());
-    let rest = failing(&dir, 0);
-    last.models[0].source = Box::new(rest);
-    pack(last).unwrap();
+    pack(with_image(&dir, &out, image())).unwrap();
+    assert_eq!(content(&out), content(&whole));
+}
+
+/// An image whose layers are known before, as a registry's are.
+struct Promised {
+    promise: Promise,
+    layers: Vec<Vec<u8>>,
+    limit: usize,
+    /// Of a layer that arrives with another byte.
+    wrong: Option<usize>,
+    streamed: &'static AtomicUsize,
+}
+
+impl Promised {
+    fn new(streamed: &'static AtomicUsize) -> Self {
+        let layers: Vec<_> = image().parts[1..4]
+            .iter()
+            .map(|part| part.1.clone())
+            .collect();
+        let promised = layers.iter().map(|bytes| Layer {
+            diff_id: Sha256::of(bytes),
+            compressed: bytes.len() as u64,
+        });
+        Self {
+            promise: Promise {
+                digest: "sha256:1".into(),
+                layers: promised.collect(),
+            },
+            layers,
+            limit: usize::MAX,
+            wrong: None,
+            streamed,
+        }
+    }
+}
+
+impl ImageSource for Promised {
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn promise(&self) -> Option<&Promise> {
+        Some(&self.promise)
+    }
+
+    fn stream(&mut self, sink: &mut dyn Sink) -> Result<Image> {
+        let mut layer_facts = Vec::new();
+        let ids: Vec<Sha256> = self
+            .promise
+            .layers
+            .iter()
+            .map(|layer| layer.diff_id)
+            .collect();
+        for (number, (id, bytes)) in ids.iter().zip(&self.layers).enumerate().take(self.limit) {
+            let facts = LayerFacts {
+                vllm: Some(number.to_string()),
+                ..LayerFacts::default()
+            };
+            if let Some(known) = sink.has(*id) {
+                assert_eq!(known, facts);
+                sink.keep(*id)?;
+            } else {
+                self.streamed.fetch_add(1, Ordering::SeqCst);
+                sink.begin(&blob_label(*id)?, Some(*id))?;
+                sink.write(bytes)?;
+                if self.wrong == Some(number) {
+                    sink.write(b"x")?;
+                }
+                sink.end(facts.clone())?;
+            }
+            layer_facts.push(facts);
+        }
+        if self.limit < ids.len() {
+            return Err(Error::Failed("the image ended".into()));
+        }
+        sink.begin(&blob_label(Sha256::of(b"{}"))?, Some(Sha256::of(b"{}")))?;
+        sink.write(b"{}")?;
+        Ok(Image {
+            reference: "o/i:1".into(),
+            platform: "linux/amd64".into(),
+            config: sink.end(LayerFacts::default())?,
+            layers: ids,
+            registry_digest: Some(self.promise.digest.clone()),
+            facts: ImageFacts::default(),
+            layer_facts,
+            files: Vec::new(),
+        })
+    }
+}
+
+#[test]
+fn complete_layers_are_not_streamed_again_and_a_wrong_one_takes_none_along() {
+    static STREAMED: AtomicUsize = AtomicUsize::new(0);
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let (whole, out) = (root.path().join("whole"), root.path().join("out"));
+    let promised = |change: &dyn Fn(&mut Promised), out: &Path| {
+        let mut image = Promised::new(&STREAMED);
+        change(&mut image);
+        let mut plan = plan(open(&dir), out, 2);
+        plan.spec = Spec::parse(&format!("{SPEC}[image]\nref = \"o/i:1\"\n")).unwrap();
+        plan.image = Some(Box::new(image));
+        pack(plan)
+    };
+    promised(&|_| (), &whole).unwrap();
+    assert_eq!(STREAMED.swap(0, Ordering::SeqCst), 3);
+
+    promised(&|image| image.limit = 1, &out).unwrap_err();
+    let error = promised(&|image| image.wrong = Some(2), &out).unwrap_err();
+    assert_eq!(error.exit_code(), 10, "{error}");
+    let error = promised(&|image| image.promise.digest = "sha256:2".into(), &out).unwrap_err();
+    assert!(error.to_string().contains("another image"), "{error}");
+    promised(&|_| (), &out).unwrap();
+    assert_eq!(STREAMED.load(Ordering::SeqCst), 4, "the third layer twice");
     assert_eq!(content(&out), content(&whole));
 }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TreeId {
-    /// A model: each file is right or wrong on its own.
+    /// A model.
     Model(usize),
-    /// An image: only as a whole is it right or wrong.
+    /// An image.
     Image(usize),
-    /// An extra directory: each file is right or wrong on its own.
+    /// An extra directory.
     Extra(usize),
 }
 
@@ -22,11 +22,12 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The mark after a file of `tree` began at byte `at` of the journal.
+    /// The mark after a file of `tree` began at byte `at` of the journal. One that is right or
+    /// wrong `alone` takes none of those before it along.
     #[must_use]
-    pub fn after(before: Option<Self>, tree: TreeId, at: u64) -> Self {
+    pub fn after(before: Option<Self>, tree: TreeId, alone: bool, at: u64) -> Self {
         match before {
-            Some(mark) if mark.tree == tree && matches!(tree, TreeId::Image(_)) => mark,
+            Some(mark) if mark.tree == tree && !alone => mark,
             _ => Self { tree, at },
         }
     }
@@ -43,18 +44,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_goes_back_one_file_and_an_image_all() {
+    fn what_is_right_alone_goes_back_one_file_and_the_rest_all() {
         let (model, image) = (TreeId::Model(0), TreeId::Image(0));
-        let mark = Mark::after(None, model, 10);
-        let mark = Mark::after(Some(mark), model, 20);
+        let mark = Mark::after(None, model, true, 10);
+        let mark = Mark::after(Some(mark), model, true, 20);
         assert_eq!(mark.of(model), Some(20));
         assert_eq!(mark.of(image), None);
-        let mark = Mark::after(Some(mark), image, 30);
-        let mark = Mark::after(Some(mark), image, 40);
+        let mark = Mark::after(Some(mark), image, false, 30);
+        let mark = Mark::after(Some(mark), image, false, 40);
         assert_eq!(mark.of(image), Some(30));
-        assert_eq!(
-            Mark::after(Some(mark), TreeId::Image(1), 50).of(image),
-            None
-        );
+        let other = Mark::after(Some(mark), TreeId::Image(1), false, 50);
+        assert_eq!(other.of(image), None);
+        let layer = Mark::after(Some(mark), image, true, 60);
+        assert_eq!(layer.of(image), Some(60));
     }
 }

@@ -15,7 +15,7 @@ use crate::weights::{Random, bf16, weights};
 /// A change of bytes.
 type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
 
-/// Two model files in two volumes, an image, and extra files.
+/// An image of two chunks, two model files of one chunk each in two volumes, and extra files.
 fn good(dir: &Path) -> Manifest {
     Content {
         volume_size: 400_000,
@@ -94,6 +94,10 @@ const MANIFESTS: &[Case] = &[
     (|m| m["extras"] = json!([]), "belongs to no file"),
     (|m| m["serial"] = json!(-1), "invalid value"),
     (
+        |m| m["images"][0]["layer_facts"] = json!([]),
+        "the facts are not those of its layers",
+    ),
+    (
         |m| m["models"][0]["files"][0]["size"] = json!(1),
         "has 1 bytes but chunks of 400000",
     ),
@@ -102,7 +106,7 @@ const MANIFESTS: &[Case] = &[
         "a chunk that does not exist",
     ),
     (
-        |m| m["models"][0]["files"][0]["chunks"] = json!([1]),
+        |m| m["models"][0]["files"][0]["chunks"] = json!([3]),
         "a chunk out of order",
     ),
     (
@@ -170,7 +174,7 @@ fn oversized(manifest: &mut Value) {
 
 /// A file whose first chunk is short.
 fn short_inner(manifest: &mut Value) {
-    manifest["models"][0]["files"][0]["chunks"] = json!([0, 0]);
+    manifest["models"][0]["files"][0]["chunks"] = json!([2, 2]);
     manifest["models"][0]["files"][0]["size"] = json!(800_000);
 }
 
@@ -235,7 +239,7 @@ fn a_chunk_that_decodes_to_more_than_it_says_is_refused_by_extract() {
     for (what, change) in cases {
         let dir = tempfile::tempdir().unwrap();
         let manifest = good(dir.path());
-        rewrite_first_chunk(dir.path(), manifest, change);
+        rewrite_chunk(dir.path(), manifest, 2, change);
         let mut verify = Command::cargo_bin("bundle").unwrap();
         verify.arg("verify").arg(dir.path()).assert().success();
         let out = dir.path().join("out");
@@ -249,8 +253,8 @@ fn a_chunk_that_decodes_to_more_than_it_says_is_refused_by_extract() {
     }
 }
 
-/// Writes the first volume again with another first chunk; manifest and sums match it.
-fn rewrite_first_chunk(dir: &Path, mut manifest: Manifest, change: &dyn Fn(&mut Vec<u8>)) {
+/// Writes the volumes again with a changed chunk; manifest and sums match it.
+fn rewrite_chunk(dir: &Path, mut manifest: Manifest, wanted: usize, change: &dyn Fn(&mut Vec<u8>)) {
     use bundle::bundle::volume::VolumeWriter;
     use bundle::digest::Sha256;
     let volumes: Vec<Vec<u8>> = (manifest.volumes.iter())
@@ -261,7 +265,7 @@ fn rewrite_first_chunk(dir: &Path, mut manifest: Manifest, change: &dyn Fn(&mut 
         let start = usize::try_from(chunk.offset).unwrap();
         let volume = &volumes[chunk.volume as usize - 1];
         let mut stored = volume[start..start + chunk.stored as usize].to_vec();
-        if index == 0 {
+        if index == wanted {
             change(&mut stored);
         }
         chunk.blob = Sha256::of(&stored);

@@ -13,7 +13,7 @@ use bundle::verify::{Report, State, bytes_at_hand, verify};
 use crate::bundles::Content;
 use crate::weights::{Random, bf16, weights};
 
-/// A model of three volumes and an image in a fourth.
+/// An image in one volume and a model in three.
 fn bundle(dir: &Path) -> Manifest {
     Content {
         volume_size: 1 << 20,
@@ -98,18 +98,18 @@ fn every_single_byte_of_a_volume_counts() {
 fn damaged_and_missing_volumes_are_named_with_their_files() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = bundle(dir.path());
-    flip(&dir.path().join("vol-0001.tar"), 300_000);
-    fs::remove_file(dir.path().join("vol-0003.tar")).unwrap();
+    flip(&dir.path().join("vol-0002.tar"), 300_000);
+    fs::remove_file(dir.path().join("vol-0004.tar")).unwrap();
     let report = report(dir.path());
 
     let states: Vec<_> = report.volumes.iter().map(|volume| volume.state).collect();
     assert_eq!(
         states,
-        [State::Damaged, State::Intact, State::Missing, State::Intact]
+        [State::Intact, State::Damaged, State::Intact, State::Missing]
     );
-    let fault = &report.volumes[0].faults[0];
-    assert_eq!(fault.offset, manifest.chunks[0].offset);
-    assert_eq!(fault.chunk, Some(manifest.chunks[0].blob));
+    let fault = &report.volumes[1].faults[0];
+    assert_eq!(fault.offset, manifest.chunks[2].offset);
+    assert_eq!(fault.chunk, Some(manifest.chunks[2].blob));
     assert_eq!(fault.owners[0].path, "a.safetensors");
     assert_eq!((fault.owners[0].start, fault.owners[0].end), (0, 800_000));
     assert_eq!(
@@ -119,8 +119,8 @@ fn damaged_and_missing_volumes_are_named_with_their_files() {
     let error = report.outcome().unwrap_err();
     assert_eq!(error.exit_code(), 10);
     let text = error.to_string();
-    assert!(text.contains("damaged: vol-0001.tar"), "{text}");
-    assert!(text.contains("missing: vol-0003.tar"), "{text}");
+    assert!(text.contains("damaged: vol-0002.tar"), "{text}");
+    assert!(text.contains("missing: vol-0004.tar"), "{text}");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn the_command_says_so_with_its_exit_code() {
         command
     };
     command().assert().success();
-    flip(&dir.path().join("vol-0001.tar"), 300_000);
+    flip(&dir.path().join("vol-0002.tar"), 300_000);
     let output = command().assert().code(10).get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
@@ -217,6 +217,6 @@ fn the_command_says_so_with_its_exit_code() {
         .get_output()
         .clone();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["volumes"][0]["state"], "damaged");
-    assert_eq!(json["volumes"][1]["state"], "intact");
+    assert_eq!(json["volumes"][1]["state"], "damaged");
+    assert_eq!(json["volumes"][0]["state"], "intact");
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use bundle::bundle::cluster_spec::ClusterSpec;
 use bundle::bundle::codec::Encoder;
 use bundle::bundle::manifest::{
-    Chunk, Extra, FORMAT, FileEntry, Image, ImageFacts, Manifest, Model,
+    Chunk, Extra, FORMAT, FileEntry, Image, ImageFacts, LayerFacts, Manifest, Model,
 };
 use bundle::bundle::sums::Sums;
 use bundle::bundle::volume::VolumeWriter;
@@ -47,6 +47,7 @@ impl Content {
             chunks: Vec::new(),
             index: HashMap::new(),
         };
+        let image = self.image.first().map(|_| writer.image(&self.image));
         let files = self.model.iter();
         let model = Model {
             repo: "owner/model".into(),
@@ -57,7 +58,6 @@ impl Content {
                 .map(|(path, bytes)| writer.file(path, bytes))
                 .collect(),
         };
-        let image = self.image.first().map(|_| writer.image(&self.image));
         let extras = (self.extra.first()).map(|_| writer.extra(&self.extra));
         let extras = extras.into_iter().collect();
         let manifest = Manifest {
@@ -155,6 +155,7 @@ impl Writer {
             layers: digests[1..].to_vec(),
             registry_digest: None,
             facts: ImageFacts::default(),
+            layer_facts: vec![LayerFacts::default(); digests.len() - 1],
             files: named
                 .map(|(bytes, digest)| self.file(&format!("blobs/sha256/{digest}"), bytes))
                 .collect(),

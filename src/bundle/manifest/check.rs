@@ -127,6 +127,9 @@ fn check_image(image: &Image) -> Check {
             ));
         }
     }
+    if image.layer_facts.len() != image.layers.len() {
+        return fail("the facts are not those of its layers".into());
+    }
     let tree = Tree::Image(image);
     for digest in std::iter::once(&image.config).chain(&image.layers) {
         if tree.files().iter().all(|file| file.sha256 != *digest) {

@@ -77,6 +77,9 @@ pub struct Image {
     pub registry_digest: Option<String>,
     /// What was seen inside while it was packed.
     pub facts: ImageFacts,
+    /// The same by layer, as many as `layers`: a later bundle may hold the same layer without
+    /// looking at it again.
+    pub layer_facts: Vec<LayerFacts>,
     /// Config and layers as `blobs/sha256/HEX`.
     pub files: Vec<FileEntry>,
 }
@@ -103,6 +106,20 @@ pub struct ImageFacts {
     pub ray: Option<String>,
     /// `CUDA_VERSION` of the image's environment.
     pub cuda: Option<String>,
+}
+
+/// What the names in one layer tell: what it adds to an image's facts, and what it takes away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerFacts {
+    /// Version of the `vllm` distribution that it installs.
+    pub vllm: Option<String>,
+    /// Version of the `ray` distribution that it installs.
+    pub ray: Option<String>,
+    /// Whether it has a `ray` executable.
+    pub ray_executable: bool,
+    /// Whether it removes one.
+    pub ray_removed: bool,
 }
 
 /// A file that travels.
@@ -224,12 +241,12 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Models, images, extras: the order in which files stand in the volumes.
+    /// Images, models, extras: the order in which files stand in the volumes.
     pub fn trees(&self) -> impl Iterator<Item = Tree<'_>> {
-        self.models
+        self.images
             .iter()
-            .map(Tree::Model)
-            .chain(self.images.iter().map(Tree::Image))
+            .map(Tree::Image)
+            .chain(self.models.iter().map(Tree::Model))
             .chain(self.extras.iter().map(Tree::Extra))
     }
 

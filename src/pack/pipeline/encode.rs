@@ -19,8 +19,16 @@ impl EncodeWorker {
     pub fn work(&mut self, step: Step<Buffer>) -> Result<Step<Piece>> {
         Ok(match step {
             Step::Chunk(raw) => Step::Chunk(self.piece(&raw)?),
-            Step::Begin { tree, path } => Step::Begin { tree, path },
-            Step::End { size, sha256 } => Step::End { size, sha256 },
+            Step::Begin { tree, path, alone } => Step::Begin { tree, path, alone },
+            Step::End {
+                size,
+                sha256,
+                facts,
+            } => Step::End {
+                size,
+                sha256,
+                facts,
+            },
             Step::Reject { tree } => Step::Reject { tree },
         })
     }

@@ -41,7 +41,7 @@ pub fn feed_files(
         from = feed_known_chunks(intake, tree, file, stored)?;
     }
     if from > 0 && from >= files[first].size {
-        intake.end()?;
+        intake.end(None)?;
         (first, from) = (first + 1, 0);
     }
     feed_segments(intake, tree, source, (first, from))
@@ -98,7 +98,7 @@ fn feed_segments(
                 intake.chunk(raw)?;
             }
             if end == file.size {
-                intake.end()?;
+                intake.end(None)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 
 use super::step::Step;
 use crate::bundle::CHUNK_SIZE;
-use crate::bundle::manifest::Chunk;
+use crate::bundle::manifest::{Chunk, LayerFacts};
 use crate::digest::{GitBlobHasher, Hasher, Sha256, Xxh3};
 use crate::error::{Error, Result};
 use crate::pack::progress::Progress;
@@ -38,6 +38,8 @@ pub struct KnownFile {
     pub chunks: Vec<Chunk>,
     /// Size and digest, when it is complete.
     pub complete: Option<(u64, Sha256)>,
+    /// What was seen inside, of a complete layer of an image.
+    pub facts: Option<LayerFacts>,
 }
 
 /// The file that is coming in.
@@ -79,6 +81,12 @@ impl<'a> Intake<'a> {
         }
     }
 
+    /// The complete file of this path that the earlier run packed, here or further on.
+    pub fn packed(&self, tree: TreeId, path: &RelPath) -> Option<&KnownFile> {
+        let mut complete = self.known.iter().filter(|known| known.complete.is_some());
+        complete.find(|known| (known.tree, &known.path) == (tree, path))
+    }
+
     /// Goes past a complete known file without reading it again.
     pub fn skip_known(&mut self) {
         self.known.pop_front();
@@ -97,7 +105,8 @@ impl<'a> Intake<'a> {
         let known = self.known.pop_front();
         if known.is_none() {
             let path = path.clone();
-            self.send(Step::Begin { tree, path })?;
+            let alone = !matches!(tree, TreeId::Image(_)) || expected != Expected::Nothing;
+            self.send(Step::Begin { tree, path, alone })?;
         }
         let git = matches!(expected, Expected::GitBlob(_)).then(|| GitBlobHasher::new(size));
         self.current = Some(Current {
@@ -135,14 +144,14 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Forgets the file at hand of a model, or all of an image.
+    /// Forgets the file at hand if it is wrong on its own, or all of an image.
     pub fn reject(&mut self, tree: TreeId) -> Result<()> {
         self.current = None;
         self.send(Step::Reject { tree })
     }
 
     /// Ends the file: refuses it unless it is what its source promised. Returns size and digest.
-    pub fn end(&mut self) -> Result<(u64, Sha256)> {
+    pub fn end(&mut self, facts: Option<LayerFacts>) -> Result<(u64, Sha256)> {
         let Some(file) = self.current.take() else {
             return Err(Error::Failed("a file ended before it began".into()));
         };
@@ -157,7 +166,11 @@ impl<'a> Intake<'a> {
             return Err(error);
         }
         if complete.is_none() {
-            self.send(Step::End { size, sha256 })?;
+            self.send(Step::End {
+                size,
+                sha256,
+                facts,
+            })?;
         }
         Ok((size, sha256))
     }

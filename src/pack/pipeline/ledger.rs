@@ -69,12 +69,20 @@ impl<'a> Ledger<'a> {
 
     fn take(&mut self, step: Step<Piece>) -> Result<()> {
         match step {
-            Step::Begin { tree, path } => {
-                self.mark = Some(Mark::after(self.mark, tree, self.journal.len()));
-                self.write(Line::Begin { tree, path })
+            Step::Begin { tree, path, alone } => {
+                self.mark = Some(Mark::after(self.mark, tree, alone, self.journal.len()));
+                self.write(Line::Begin { tree, path, alone })
             }
             Step::Chunk(piece) => self.chunk(&piece),
-            Step::End { size, sha256 } => self.write(Line::End { size, sha256 }),
+            Step::End {
+                size,
+                sha256,
+                facts,
+            } => self.write(Line::End {
+                size,
+                sha256,
+                facts,
+            }),
             Step::Reject { tree } => match self.mark.and_then(|mark| mark.of(tree)) {
                 Some(at) => self.journal.truncate(at),
                 None => Ok(()),

@@ -1,6 +1,7 @@
 //! What travels through the pipeline.
 
 use crate::bundle::codec::Encoded;
+use crate::bundle::manifest::LayerFacts;
 use crate::digest::{Sha256, Xxh3};
 use crate::pack::tree::TreeId;
 use crate::path::RelPath;
@@ -13,6 +14,8 @@ pub enum Step<C> {
         tree: TreeId,
         /// Its path below the tree.
         path: RelPath,
+        /// Whether it is right or wrong on its own.
+        alone: bool,
     },
     /// Its next chunk.
     Chunk(C),
@@ -22,9 +25,11 @@ pub enum Step<C> {
         size: u64,
         /// Of the whole file.
         sha256: Sha256,
+        /// What was seen inside, of an image's layer.
+        facts: Option<LayerFacts>,
     },
-    /// What came in is not what its source promised: forget the last file of a model, or all of an
-    /// image.
+    /// What came in is not what its source promised: forget the last file if it is wrong on its
+    /// own, or all of an image.
     Reject {
         /// Which one.
         tree: TreeId,

@@ -2,17 +2,18 @@
 
 use super::intake::Intake;
 use crate::bundle::CHUNK_SIZE;
-use crate::bundle::manifest::Image;
+use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
-use crate::image::{ImageSource, Sink};
+use crate::image::{ImageSource, Sink, blob_label};
 use crate::pack::source::Expected;
 use crate::pack::tree::TreeId;
 use crate::parallel::Buffer;
 use crate::path::RelPath;
 
 /// Feeds all parts of an image as those of `tree`. What an earlier run has packed is
-/// compared and not packed again. An image that is damaged or has changed is forgotten as a whole.
+/// compared and not packed again. What is damaged or has changed is forgotten: a part whose digest
+/// was promised, otherwise the whole image.
 pub fn feed_image(
     intake: &mut Intake<'_>,
     tree: TreeId,
@@ -54,8 +55,23 @@ impl ImageSink<'_, '_> {
 }
 
 impl Sink for ImageSink<'_, '_> {
-    fn begin(&mut self, label: &RelPath) -> Result<()> {
-        self.intake.begin(self.tree, label, 0, Expected::Nothing)
+    fn has(&self, layer: Sha256) -> Option<LayerFacts> {
+        let label = blob_label(layer).ok()?;
+        self.intake.packed(self.tree, &label)?.facts.clone()
+    }
+
+    fn keep(&mut self, layer: Sha256) -> Result<()> {
+        let label = blob_label(layer)?;
+        match self.intake.known(self.tree, &label)? {
+            Some(known) if known.complete.is_some() => self.intake.skip_known(),
+            _ => return Err(Error::Failed(format!("{label} is not packed yet"))),
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, label: &RelPath, promised: Option<Sha256>) -> Result<()> {
+        let expected = promised.map_or(Expected::Nothing, Expected::Sha256);
+        self.intake.begin(self.tree, label, 0, expected)
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -73,8 +89,8 @@ impl Sink for ImageSink<'_, '_> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<Sha256> {
+    fn end(&mut self, facts: LayerFacts) -> Result<Sha256> {
         self.flush()?;
-        Ok(self.intake.end()?.1)
+        Ok(self.intake.end(Some(facts))?.1)
     }
 }
