@@ -45,17 +45,26 @@ impl Chain {
         self.live().skip_while(|&live| live != node).nth(1)
     }
 
+    /// Who passes the stream on to `node`; nobody once it was cut out.
+    #[must_use]
+    pub fn feeder(&self, node: usize) -> Option<Upstream> {
+        let mut before = Upstream::Origin;
+        for live in self.live() {
+            if live == node {
+                return Some(before);
+            }
+            before = Upstream::Node(live);
+        }
+        None
+    }
+
     /// Cuts a node out. Returns who fed it, and whom that one feeds from now on; none when the
     /// node was out already or is not of this chain.
     pub fn cut(&mut self, node: usize) -> Option<(Upstream, Option<usize>)> {
         let position = self.order.iter().position(|&member| member == node)?;
-        if self.out[position] {
-            return None;
-        }
-        let next = self.after(node);
-        let before = self.live().take_while(|&live| live != node).last();
+        let (feeder, next) = (self.feeder(node)?, self.after(node));
         self.out[position] = true;
-        Some((before.map_or(Upstream::Origin, Upstream::Node), next))
+        Some((feeder, next))
     }
 }
 
@@ -75,7 +84,11 @@ mod tests {
             (chain.after(2), chain.after(0), chain.after(5)),
             (Some(0), Some(5), None)
         );
-        assert_eq!(chain.after(7), None);
+        assert_eq!(
+            (chain.feeder(2), chain.feeder(5)),
+            (Some(Upstream::Origin), Some(Upstream::Node(0)))
+        );
+        assert_eq!((chain.after(7), chain.feeder(7)), (None, None));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Rounds until every node has everything; then all of them switch, or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use super::round::{Missing, Outcome, Progress, Round};
+use super::round::{Outcome, Progress, Round};
+use super::rounds::{Missing, Next, Plan, Rounds};
 use super::space;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Member, all};
@@ -51,19 +53,20 @@ pub fn fill(
     let mut lost = Lost::default();
     let mut missing = lost.inventory(members);
     check_space(members, facts, media, &missing)?;
+    let (began, mut rounds) = (Instant::now(), Rounds::default());
+    let mut outcome = Outcome::default();
     loop {
         let coming = at_hand(media, &missing);
-        if count(&coming) == 0 {
-            break;
-        }
-        (show.step)(&describe(members, media, &coming));
-        let outcome = round.run(&coming)?;
+        let plan = match rounds.next(began.elapsed(), &coming) {
+            Next::Round(plan) if outcome.unreadable.is_empty() => plan,
+            Next::Complete => break,
+            _ => return Err(stuck(members, &missing, &outcome, &lost)),
+        };
+        (show.step)(&describe(members, media, &plan, &coming));
+        outcome = round.run(&plan, &coming)?;
+        rounds.note(&outcome.cut);
         lost.note(members, &outcome);
-        let now = lost.inventory(members);
-        if count(&now) == count(&missing) || !outcome.unreadable.is_empty() {
-            return Err(stuck(members, &now, &outcome, &lost));
-        }
-        missing = now;
+        missing = lost.inventory(members);
     }
     if !lost.errors.is_empty() {
         return Err(stuck(members, &missing, &Outcome::default(), &lost));
@@ -105,10 +108,10 @@ impl Lost {
 
     /// Why a member was cut out says more than that it is gone.
     fn note(&mut self, members: &[Member], outcome: &Outcome) {
-        for (number, error) in &outcome.cut {
-            if !members[*number].link.is_alive() {
-                let error = Error::from_code(error.exit_code(), error.to_string());
-                self.errors.entry(*number).or_insert(error);
+        for cut in &outcome.cut {
+            if !members[cut.node].link.is_alive() {
+                let error = Error::from_code(cut.error.exit_code(), cut.error.to_string());
+                self.errors.entry(cut.node).or_insert(error);
             }
         }
     }
@@ -175,16 +178,12 @@ fn check_complete(media: &Media, missing: &Missing) -> Result<()> {
     )))
 }
 
-fn describe(members: &[Member], media: &Media, missing: &Missing) -> String {
-    let needy = missing.iter().filter(|ranges| !ranges.is_empty()).count();
-    let most = missing
-        .iter()
-        .map(|ranges| bytes(media, ranges))
-        .max()
-        .unwrap_or(0);
+fn describe(members: &[Member], media: &Media, plan: &Plan, missing: &Missing) -> String {
+    let lacking = plan.order.iter().map(|&node| bytes(media, &missing[node]));
     format!(
-        "sending up to {} MB to {needy} of {} nodes",
-        most / 1_000_000,
+        "sending up to {} MB to {} of {} nodes",
+        lacking.max().unwrap_or(0) / 1_000_000,
+        plan.order.len(),
         members.len()
     )
 }
@@ -194,14 +193,6 @@ fn bytes(media: &Media, ranges: &[(u32, u32)]) -> u64 {
     stored.map(|chunk| u64::from(chunk.stored)).sum()
 }
 
-fn count(missing: &Missing) -> u64 {
-    missing
-        .iter()
-        .flatten()
-        .map(|&(from, to)| u64::from(to - from))
-        .sum()
-}
-
 /// Another round would not help: why, about each node concerned, and what to do.
 fn stuck(members: &[Member], missing: &Missing, outcome: &Outcome, lost: &Lost) -> Error {
     let unreadable = outcome.unreadable.iter().map(|(_, error)| error);
@@ -209,8 +200,8 @@ fn stuck(members: &[Member], missing: &Missing, outcome: &Outcome, lost: &Lost) 
     let cut = outcome
         .cut
         .iter()
-        .filter(|(number, _)| still_there(number))
-        .map(|(_, error)| error);
+        .filter(|cut| still_there(&cut.node))
+        .map(|cut| &cut.error);
     let errors = unreadable.chain(cut).chain(lost.errors.values());
     let mut sentences: Vec<String> = errors.map(ToString::to_string).collect();
     for (member, ranges) in members.iter().zip(missing) {

@@ -5,4 +5,6 @@ pub mod dial;
 pub mod distribute;
 pub mod preflight;
 pub mod round;
+mod rounds;
+mod schedule;
 pub mod space;
