@@ -85,6 +85,23 @@ impl Xxh3 {
     }
 }
 
+/// An incremental [`Xxh3`].
+#[derive(Clone, Default)]
+pub struct Xxh3Hasher(xxhash_rust::xxh3::Xxh3);
+
+impl Xxh3Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The check value of all bytes added.
+    #[must_use]
+    pub fn finish(&self) -> Xxh3 {
+        Xxh3(self.0.digest128().to_be_bytes())
+    }
+}
+
 /// An incremental SHA-256. Also a writer, so that `io::copy` can hash.
 #[derive(Clone, Default)]
 pub struct Hasher {
@@ -139,11 +156,11 @@ pub fn sha256_of_reader(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
 
 /// The check value of a whole stream.
 pub fn xxh3_of_reader(mut reader: impl Read) -> io::Result<Xxh3> {
-    let mut state = xxhash_rust::xxh3::Xxh3::new();
+    let mut state = Xxh3Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok(Xxh3(state.digest128().to_be_bytes())),
+            0 => return Ok(state.finish()),
             n => state.update(&buffer[..n]),
         }
     }

@@ -131,6 +131,54 @@ fn a_pack_killed_at_random_moments_ends_the_same() {
     assert!(kills >= 6, "only {kills} kills");
 }
 
+/// A pack with recovery volumes.
+fn pack_with_parity(root: &Path, out: &Path) -> Command {
+    let mut command = pack(root, out);
+    command.args(["--parity", "7.5%"]);
+    command
+}
+
+/// Whether recovery volumes are being made.
+fn makes_parity(out: &Path) -> bool {
+    out.join("par-0001.tar.part").exists()
+}
+
+#[test]
+fn recovery_volumes_depend_on_nothing_but_the_volumes() {
+    let root = tempfile::tempdir().unwrap();
+    inputs(root.path());
+    let (whole, plain) = (root.path().join("whole"), root.path().join("plain"));
+    let mut command = pack_with_parity(root.path(), &whole);
+    command.args(["--jobs", "1"]);
+    succeed(command);
+    let expected = content(&whole);
+    assert!(expected.contains_key(Path::new("par-0001.tar")));
+
+    // Killed while they are made; then only they are made again.
+    let out = root.path().join("out");
+    let mut kills = 0;
+    while kills < 3 && !out.join("bundle.json").exists() {
+        let mut child = pack_with_parity(root.path(), &out).spawn().unwrap();
+        while !makes_parity(&out) && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_micros(200));
+        }
+        thread::sleep(Duration::from_millis(kills * 15));
+        child.kill().unwrap();
+        kills += u64::from(!child.wait().unwrap().success());
+    }
+    assert!(kills > 0);
+    succeed(pack_with_parity(root.path(), &out));
+    assert!(content(&out) == expected);
+
+    // A pack that goes on without them removes what was made.
+    fs::remove_file(out.join("bundle.json")).unwrap();
+    succeed(pack(root.path(), &plain));
+    let mut without = pack(root.path(), &out);
+    without.arg("--fresh");
+    succeed(without);
+    assert!(content(&out) == content(&plain));
+}
+
 #[test]
 fn surroundings_do_not_change_the_bundle() {
     let root = tempfile::tempdir().unwrap();

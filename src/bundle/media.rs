@@ -22,6 +22,8 @@ pub struct Media {
     manifest_bytes: Vec<u8>,
     /// By volume number from 0; `None` when no directory has it.
     volumes: Vec<Option<PathBuf>>,
+    /// Likewise the recovery volumes.
+    recovery: Vec<Option<PathBuf>>,
     /// The volume that was read last: kept open, so that the system sees one sequential read.
     last: Mutex<Option<(u32, Arc<File>)>>,
 }
@@ -36,9 +38,11 @@ impl Media {
             let paths = dirs.iter().map(|dir| dir.join(&volume.name));
             paths.into_iter().find(|path| path.is_file())
         };
+        let recovery = manifest.recovery_volumes();
         Ok(Self {
             dir,
             volumes: manifest.volumes.iter().map(find).collect(),
+            recovery: recovery.iter().map(find).collect(),
             manifest,
             manifest_bytes,
             last: Mutex::new(None),
@@ -68,6 +72,12 @@ impl Media {
     pub fn volume_path(&self, number: u32) -> Option<&Path> {
         let index = number.checked_sub(1)? as usize;
         self.volumes.get(index)?.as_deref()
+    }
+
+    /// Where a recovery volume is, counted from 0; `None` when it is not at hand.
+    #[must_use]
+    pub fn recovery_path(&self, index: usize) -> Option<&Path> {
+        self.recovery.get(index)?.as_deref()
     }
 
     /// Names of the volumes that are not at hand.

@@ -5,6 +5,7 @@ pub mod cluster_spec;
 pub mod codec;
 pub mod manifest;
 pub mod media;
+pub mod parity;
 pub mod ranges;
 pub mod sign;
 pub mod small_file;

@@ -114,8 +114,18 @@ fn describe(manifest: &Manifest) -> String {
         size(stored),
         manifest.chunks.len()
     );
+    if let Some(parity) = &manifest.parity {
+        let _ = write!(
+            text,
+            "recovery volumes: any {} of {} shards of {} can be rebuilt\n\n",
+            parity.recovery.len(),
+            parity.data.len(),
+            size(parity.shard)
+        );
+    }
     let mut rows = vec![["volume", "size", "sha256"].map(String::from).to_vec()];
-    rows.extend(manifest.volumes.iter().map(|volume| {
+    let volumes = manifest.volumes.iter().chain(manifest.recovery_volumes());
+    rows.extend(volumes.map(|volume| {
         vec![
             volume.name.clone(),
             size(volume.size),

@@ -23,6 +23,7 @@ pub mod output;
 mod pack;
 mod plan;
 pub mod progress;
+mod repair;
 mod sheet;
 mod shell;
 mod status;
@@ -46,6 +47,8 @@ enum Verb {
     Pack(pack::Args),
     /// Prove that a bundle is complete and intact.
     Verify(verify::Args),
+    /// Rebuild what is lost or damaged from the recovery volumes.
+    Repair(repair::Args),
     /// Say whether the nodes can take a bundle.
     Check(check::Args),
     /// Bring a bundle to every node, start it, and prove that it answers.
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Pack(args) => pack::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Repair(args) => repair::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Install(args) => install::run(&args),
         Verb::Status(args) => status::run(&args),

@@ -10,6 +10,7 @@ use super::output::{cores, print, size};
 use super::progress::Meter;
 use super::terminal::TerminalPrompt;
 use crate::bundle::manifest::Manifest;
+use crate::bundle::parity::Share;
 use crate::bundle::sign::Signer;
 use crate::error::{Error, Result};
 use crate::http;
@@ -60,6 +61,10 @@ pub struct Args {
     /// The most bytes of a volume: 4G (4000 MB, fits FAT32), 25G, 700M, 2GiB.
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
     volume_size: u64,
+    /// Add recovery volumes: `bundle repair` rebuilds what is lost or damaged, up to this share of
+    /// the bundle, such as 5%.
+    #[arg(long, value_name = "SHARE")]
+    parity: Option<Share>,
     /// Encoding threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -120,6 +125,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
     let image = spec.image.as_ref().map(|image| sources.image(image));
     Ok(Plan {
         volume_size: args.volume_size,
+        parity: args.parity,
         jobs: args.jobs.map_or_else(cores, usize::from),
         fresh: args.fresh,
         models,

@@ -142,7 +142,7 @@ fn volumes(manifest: &Manifest) -> String {
     let mut text = String::from(
         "<h2>Volumes</h2>\n<table><tr><th>File</th><th class=\"n\">Bytes</th><th>SHA-256</th></tr>\n",
     );
-    for volume in &manifest.volumes {
+    for volume in manifest.volumes.iter().chain(manifest.recovery_volumes()) {
         text += &file_row(&volume.name, volume.size, volume.sha256);
     }
     text + "</table>\n"

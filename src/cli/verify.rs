@@ -88,7 +88,7 @@ fn verify_nodes(args: &Args, hosts: &Path) -> anyhow::Result<()> {
 
 fn describe(report: &Report) -> String {
     let mut text = String::new();
-    for volume in &report.volumes {
+    for volume in report.all_volumes() {
         describe_volume(volume, &mut text);
     }
     for fault in &report.beside {
@@ -111,7 +111,7 @@ fn describe(report: &Report) -> String {
         text,
         "bundle {} is {state}: {intact} of {} volumes intact, {} read",
         report.name,
-        report.volumes.len(),
+        report.all_volumes().count(),
         size(report.bytes)
     );
     text
@@ -180,6 +180,7 @@ mod tests {
                 volume("vol-0002.tar", State::Damaged, (0..12).map(fault).collect()),
                 volume("vol-0003.tar", State::Missing, vec![]),
             ],
+            recovery: None,
             beside: vec![],
             incomplete: vec!["o/m: a.bin".into()],
         };

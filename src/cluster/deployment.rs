@@ -155,6 +155,7 @@ pub(crate) mod tests {
             cluster,
             chunks: Vec::new(),
             volumes: Vec::new(),
+            parity: None,
         }
     }
 

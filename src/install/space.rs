@@ -143,6 +143,7 @@ mod tests {
             cluster: ClusterSpec::default(),
             chunks: (0..160).map(chunk).collect(),
             volumes: Vec::new(),
+            parity: None,
         }
     }
 

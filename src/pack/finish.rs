@@ -9,7 +9,7 @@ use std::path::Path;
 use super::plan::Plan;
 use super::state::State;
 use super::tree::TreeId;
-use crate::bundle::manifest::{Extra, FORMAT, FileEntry, Image, Manifest, Model};
+use crate::bundle::manifest::{Extra, FORMAT, FileEntry, Image, Manifest, Model, Parity};
 use crate::bundle::sign::Signer;
 use crate::bundle::sums::Sums;
 use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME};
@@ -19,7 +19,12 @@ use crate::fs::write_atomic;
 use crate::image::blob_label;
 
 /// The manifest of what is packed.
-pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Result<Manifest> {
+pub fn manifest(
+    plan: &Plan,
+    state: State,
+    images: Vec<Image>,
+    parity: Option<Parity>,
+) -> Result<Manifest> {
     let models = plan.spec.models.iter().zip(&plan.models).enumerate();
     let models = models.map(|(index, (spec, model))| Model {
         repo: spec.repo.clone(),
@@ -47,6 +52,7 @@ pub fn manifest(plan: &Plan, state: State, images: Vec<Image>) -> Result<Manifes
         cluster: plan.spec.cluster.clone(),
         chunks: state.chunks,
         volumes: state.volumes,
+        parity,
     })
 }
 
@@ -103,7 +109,7 @@ pub fn write_manifest(
     }
     sums.insert(EXECUTABLE_NAME.parse()?, executable);
     sums.insert(MANIFEST_NAME.parse()?, Sha256::of(&bytes));
-    for volume in &manifest.volumes {
+    for volume in manifest.volumes.iter().chain(manifest.recovery_volumes()) {
         sums.insert(volume.name.parse()?, volume.sha256);
     }
     write_atomic(&out.join(SUMS_NAME), sums.to_string().as_bytes())?;

@@ -6,6 +6,7 @@ pub mod hub_source;
 mod journal;
 pub mod local_files;
 pub mod model_dir;
+mod parity;
 mod pipeline;
 pub mod plan;
 pub mod preflight;
@@ -107,7 +108,8 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
         }
         Ok(images)
     })?;
-    let manifest = finish::manifest(plan, state, images)?;
+    let parity = parity::make(plan, &state.volumes, progress, stop)?;
+    let manifest = finish::manifest(plan, state, images, parity)?;
     let executable = finish::copy_executable(&plan.out)?;
     finish::write_manifest(&plan.out, &manifest, executable, plan.signer.as_ref())?;
     finish::remove_work(&work)?;

@@ -9,6 +9,7 @@ use super::preflight::Work;
 use super::source::{RangeSource, SourceFile};
 use super::spec::Spec;
 use super::state::State;
+use crate::bundle::parity::Share;
 use crate::bundle::sign::Signer;
 use crate::digest::{Hasher, Sha256};
 use crate::image::ImageSource;
@@ -22,6 +23,8 @@ pub struct Plan {
     pub out: PathBuf,
     /// The most bytes of a volume.
     pub volume_size: u64,
+    /// How much of the bundle can be rebuilt on the far side.
+    pub parity: Option<Share>,
     /// Encoding threads.
     pub jobs: usize,
     /// Whether to throw away what an earlier run has packed.
@@ -132,6 +135,8 @@ impl Plan {
             models: models.map(|file| file.size).sum(),
             images: self.image.as_ref().map_or(0, |image| image.size()),
             extras: extras.map(|file| file.size).sum(),
+            stored: 0,
+            parity: self.parity,
         }
     }
 
@@ -148,6 +153,8 @@ impl Plan {
             images: left(all.images),
             models: left(all.models),
             extras: left(all.extras),
+            stored: state.stored(),
+            ..all
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Seek as _, SeekFrom};
 use std::path::Path;
 
+use crate::bundle::parity::Share;
 use crate::bundle::volume::MIN_VOLUME_SIZE;
 use crate::error::{Error, Result};
 use crate::fs::free_space;
@@ -27,6 +28,10 @@ pub struct Work {
     pub images: u64,
     /// Raw bytes of extra files that are still to be packed.
     pub extras: u64,
+    /// Bytes that are in the volumes already.
+    pub stored: u64,
+    /// The share of the bundle that its recovery volumes take.
+    pub parity: Option<Share>,
 }
 
 impl Work {
@@ -34,6 +39,11 @@ impl Work {
     #[must_use]
     pub fn bytes(self) -> u64 {
         self.models + self.images + self.extras
+    }
+
+    /// Bytes to write when `left` more go into the volumes.
+    fn with_recovery(self, left: u64) -> u64 {
+        left + self.parity.map_or(0, |share| share.of(self.stored + left))
     }
 }
 
@@ -59,6 +69,7 @@ pub fn fit(work: Work, free: u64) -> Fit {
         + percent(work.images + work.extras, LEAST_OF_PROGRAMS);
     // Incompressible content costs a little more than its own size.
     let most = percent(work.bytes(), 101);
+    let (least, most) = (work.with_recovery(least), work.with_recovery(most));
     if most + BESIDES <= free {
         Fit::Surely
     } else if least + BESIDES <= free {
@@ -128,6 +139,7 @@ mod tests {
             models: 140 * GB,
             images: 16 * GB,
             extras: 4 * GB,
+            ..Work::default()
         };
         let cases = [
             (200 * GB, Fit::Surely),
@@ -143,6 +155,14 @@ mod tests {
             assert_eq!(fit(work, free), expected, "{free}");
         }
         assert_eq!(fit(Work::default(), BESIDES), Fit::Surely);
+        // What is packed already needs recovery volumes too.
+        let with_parity = Work {
+            stored: 100 * GB,
+            parity: Some("10%".parse().unwrap()),
+            ..work
+        };
+        let lacking = 89 * GB + 100 * GB / 10 + 89 * GB / 10 + BESIDES - 80 * GB;
+        assert_eq!(fit(with_parity, 80 * GB), Fit::Not { lacking });
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl StoredChunks {
     fn open(&self, number: u32) -> io::Result<File> {
         match File::open(self.dir.join(volume_name(number))) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                File::open(part_path(&self.dir, number))
+                File::open(part_path(&self.dir, &volume_name(number)))
             }
             result => result,
         }

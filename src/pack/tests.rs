@@ -79,6 +79,7 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
         spec: Spec::parse(SPEC).unwrap(),
         out: out.to_owned(),
         volume_size: VOLUME_SIZE,
+        parity: None,
         jobs,
         fresh: false,
         signer: None,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 
 use super::report::BesideFault;
+use crate::bundle::manifest::Volume;
 use crate::bundle::media::Media;
 use crate::bundle::sums::Sums;
 use crate::bundle::{EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
@@ -38,8 +39,7 @@ pub fn check(media: &Media) -> Result<Vec<BesideFault>> {
     }
     for (name, sha256) in sums.iter() {
         let name = name.as_str();
-        let is_volume = |volume: &crate::bundle::manifest::Volume| volume.name == name;
-        if !media.manifest().volumes.iter().any(is_volume) {
+        if !volumes(media).any(|volume| volume.name == name) {
             faults.extend(check_file(media, name, *sha256)?);
         }
     }
@@ -48,7 +48,6 @@ pub fn check(media: &Media) -> Result<Vec<BesideFault>> {
 
 /// What must be listed, with the digest where the manifest fixes it.
 fn required(media: &Media) -> impl Iterator<Item = (String, Option<Sha256>)> {
-    let volumes = media.manifest().volumes.iter();
     [
         (EXECUTABLE_NAME.to_owned(), None),
         (
@@ -57,7 +56,13 @@ fn required(media: &Media) -> impl Iterator<Item = (String, Option<Sha256>)> {
         ),
     ]
     .into_iter()
-    .chain(volumes.map(|volume| (volume.name.clone(), Some(volume.sha256))))
+    .chain(volumes(media).map(|volume| (volume.name.clone(), Some(volume.sha256))))
+}
+
+/// What was checked byte by byte already.
+fn volumes(media: &Media) -> impl Iterator<Item = &Volume> {
+    let manifest = media.manifest();
+    manifest.volumes.iter().chain(manifest.recovery_volumes())
 }
 
 fn read_sums(media: &Media) -> Result<Sums> {

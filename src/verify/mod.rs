@@ -8,11 +8,14 @@
 mod beside;
 mod extract;
 pub mod installed;
+mod recovery;
+mod repair;
 mod report;
 mod scan;
 
 pub use extract::{Extracted, extract};
-pub use report::{BesideFault, Fault, Report, State, VolumeReport};
+pub use repair::{Repaired, repair};
+pub use report::{BesideFault, Fault, RecoveryReport, Report, State, VolumeReport};
 
 use std::collections::HashSet;
 
@@ -25,6 +28,8 @@ use crate::error::Result;
 pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Result<Report> {
     let manifest = media.manifest();
     let found = scan::scan(media, threads, done)?;
+    let before = volume_bytes(media);
+    let recovery = recovery::check(media, &found, threads, &|read| done(before + read))?;
     let damaged = found.iter().filter_map(|finding| finding.chunk);
     let owners = Owners::of(manifest, damaged);
     let mut volumes: Vec<VolumeReport> = (1..)
@@ -57,6 +62,7 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
         name: manifest.name.to_string(),
         bytes: bytes_at_hand(media),
         volumes,
+        recovery: recovery.map(|recovery| recovery.report),
         beside: beside::check(media)?,
         incomplete: incomplete(manifest, |index| {
             !media.has_chunk(index) || damaged.contains(&index)
@@ -64,9 +70,15 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
     })
 }
 
-/// Bytes of the volumes that are at hand.
+/// Bytes of the volumes that are at hand, recovery volumes too.
 #[must_use]
 pub fn bytes_at_hand(media: &Media) -> u64 {
+    let recovery = media.manifest().recovery_volumes().iter().enumerate();
+    let at_hand = recovery.filter(|(index, _)| media.recovery_path(*index).is_some());
+    volume_bytes(media) + at_hand.map(|(_, volume)| volume.size).sum::<u64>()
+}
+
+fn volume_bytes(media: &Media) -> u64 {
     let sizes = (1..).zip(&media.manifest().volumes);
     sizes
         .filter(|(number, _)| media.volume_path(*number).is_some())

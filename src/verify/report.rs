@@ -15,10 +15,42 @@ pub struct Report {
     pub bytes: u64,
     /// Every volume of the manifest.
     pub volumes: Vec<VolumeReport>,
+    /// The recovery volumes, if the bundle has any.
+    pub recovery: Option<RecoveryReport>,
     /// Faults of the files beside the volumes.
     pub beside: Vec<BesideFault>,
     /// Files that cannot be installed from what is intact, as `MODEL: PATH`.
     pub incomplete: Vec<String>,
+}
+
+/// The recovery volumes, and what they are good for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecoveryReport {
+    /// Every recovery volume of the manifest.
+    pub volumes: Vec<VolumeReport>,
+    /// Bytes of a shard.
+    pub shard: u64,
+    /// Shards of the volumes that are damaged or missing.
+    pub lost: usize,
+    /// Recovery shards that are intact: so many lost shards can be rebuilt.
+    pub intact: usize,
+}
+
+impl RecoveryReport {
+    /// What `bundle repair` can do about lost shards, as the end of a sentence.
+    fn advice(&self) -> Option<String> {
+        let bytes = self.lost as u64 * self.shard;
+        match (self.lost, self.intact) {
+            (0, _) => None,
+            (lost, intact) if lost <= intact => Some(format!(
+                "{bytes} bytes are damaged or missing, and `bundle repair` can rebuild them"
+            )),
+            (lost, intact) => Some(format!(
+                "{bytes} bytes ({lost} shards) are damaged or missing, too much for `bundle repair`: \
+                 {intact} recovery shards are intact; carry these across again"
+            )),
+        }
+    }
 }
 
 /// A volume.
@@ -67,11 +99,16 @@ pub struct BesideFault {
 }
 
 impl Report {
-    /// The volumes in this state.
+    /// The volumes in this state, recovery volumes too.
     pub fn volumes_that_are(&self, state: State) -> impl Iterator<Item = &VolumeReport> {
-        self.volumes
-            .iter()
+        self.all_volumes()
             .filter(move |volume| volume.state == state)
+    }
+
+    /// All volumes, the recovery volumes behind the others.
+    pub fn all_volumes(&self) -> impl Iterator<Item = &VolumeReport> {
+        let recovery = self.recovery.iter().flat_map(|recovery| &recovery.volumes);
+        self.volumes.iter().chain(recovery)
     }
 
     /// `Ok` when nothing is damaged or missing, else [`Error::Damaged`] with the counts and what
@@ -98,10 +135,12 @@ impl Report {
         if parts.is_empty() {
             return Ok(());
         }
+        let advice = self.recovery.as_ref().and_then(RecoveryReport::advice);
         Err(Error::Damaged(format!(
-            "bundle {} is not complete and intact; {}; carry these across again",
+            "bundle {} is not complete and intact; {}; {}",
             self.name,
-            parts.join("; ")
+            parts.join("; "),
+            advice.unwrap_or_else(|| "carry these across again".into())
         )))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -20,6 +21,8 @@ pub struct Finding {
     pub volume: u32,
     /// Where in the volume.
     pub offset: u64,
+    /// The bytes of the volume that may be damaged.
+    pub span: Range<u64>,
     /// Index of the chunk whose bytes are damaged.
     pub chunk: Option<u32>,
     /// What is wrong.
@@ -45,8 +48,18 @@ pub fn scan(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Resul
         }
         Ok(worker.found)
     };
-    let results: Vec<Result<Vec<Finding>>> = thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
+    found.extend(on_threads(threads, worker)?);
+    found.sort_by_key(|finding| (finding.volume, finding.offset));
+    Ok(found)
+}
+
+/// Everything that so many threads find.
+pub fn on_threads<T: Send>(
+    threads: usize,
+    worker: impl Fn() -> Result<Vec<T>> + Sync,
+) -> Result<Vec<T>> {
+    let results: Vec<Result<Vec<T>>> = thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(&worker)).collect();
         let join = |handle: thread::ScopedJoinHandle<'_, _>| {
             handle.join().unwrap_or_else(|_| {
                 Err(Error::Failed(
@@ -56,11 +69,8 @@ pub fn scan(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Resul
         };
         handles.into_iter().map(join).collect()
     });
-    for result in results {
-        found.extend(result?);
-    }
-    found.sort_by_key(|finding| (finding.volume, finding.offset));
-    Ok(found)
+    let found = results.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Each volume must end with zeros exactly where the manifest says. Also returns the bytes read.
@@ -88,6 +98,7 @@ fn ends(media: &Media) -> Result<(Vec<Finding>, u64)> {
         found.push(Finding {
             volume: number,
             offset: at.min(size),
+            span: at.min(size)..volume.size.max(at.min(size)),
             chunk: None,
             what,
         });
@@ -135,6 +146,7 @@ impl<'a> Worker<'a> {
             self.found.push(Finding {
                 volume: chunk.volume,
                 offset,
+                span: start..start + whole,
                 chunk: chunk_index,
                 what,
             });

@@ -19,6 +19,7 @@ type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
 fn good(dir: &Path) -> Manifest {
     Content {
         volume_size: 400_000,
+        parity: Some("5%"),
         image: vec![b"{}".to_vec(), Random(9).bytes(60_000)],
         extra: vec![
             ("LICENCE".into(), b"as you like".to_vec(), false),
@@ -155,6 +156,55 @@ const MANIFESTS: &[Case] = &[
         |m| m["volumes"][0]["size"] = json!(1_u64 << 40),
         "does not end behind its chunks",
     ),
+    (|m| m["parity"]["extra"] = json!(1), "unknown field `extra`"),
+    (
+        |m| m["parity"]["shard"] = json!(0),
+        "shards of an impossible size",
+    ),
+    (
+        |m| m["parity"]["shard"] = json!(u64::MAX),
+        "shards of an impossible size",
+    ),
+    (
+        |m| m["parity"]["shard"] = json!(1_u64 << 60),
+        "impossible number of shards",
+    ),
+    (
+        |m| m["parity"]["data"] = json!([]),
+        "impossible number of shards",
+    ),
+    (
+        |m| m["parity"]["recovery"] = json!([]),
+        "impossible number of shards",
+    ),
+    (
+        |m| m["parity"]["recovery"] = json!(vec!["0".repeat(64); 70_000]),
+        "impossible number of shards",
+    ),
+    (
+        |m| m["parity"]["volumes"] = json!([]),
+        "impossible number of shards",
+    ),
+    (
+        |m| m["parity"]["volumes"][0]["size"] = json!(u64::MAX),
+        "does not end behind its shards",
+    ),
+    (
+        |m| m["parity"]["volumes"][0]["size"] = json!(0),
+        "impossible number of shards",
+    ),
+    (
+        |m| m["parity"]["volumes"][0]["name"] = json!("../par-0001.tar"),
+        "recovery volume 1 is called",
+    ),
+    (
+        |m| {
+            let first = m["parity"]["volumes"][0].clone();
+            m["parity"]["volumes"] = json!([first, first]);
+            m["parity"]["volumes"][1]["name"] = json!("par-0002.tar");
+        },
+        "impossible number of volumes",
+    ),
     (oversized, "stored larger or smaller than any encoding"),
     (short_inner, "has a short chunk before its last"),
     (swap_chunks, "does not end behind its chunks"),
@@ -276,6 +326,7 @@ fn rewrite_chunk(dir: &Path, mut manifest: Manifest, wanted: usize, change: &dyn
         fs::remove_file(dir.join(&volume.name)).unwrap();
     }
     manifest.volumes = writer.finish().unwrap();
+    manifest.parity = None;
     seal(dir, &manifest);
 }
 

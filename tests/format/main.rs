@@ -10,5 +10,6 @@ mod weights;
 mod extract;
 mod hostile;
 mod media;
+mod parity;
 mod python;
 mod verify;

@@ -8,8 +8,9 @@ use std::path::Path;
 use bundle::bundle::cluster_spec::ClusterSpec;
 use bundle::bundle::codec::Encoder;
 use bundle::bundle::manifest::{
-    Chunk, Extra, FORMAT, FileEntry, Image, ImageFacts, LayerFacts, Manifest, Model,
+    Chunk, Extra, FORMAT, FileEntry, Image, ImageFacts, LayerFacts, Manifest, Model, Parity, Volume,
 };
+use bundle::bundle::parity::{Geometry, Volumes, encode, publish};
 use bundle::bundle::sums::Sums;
 use bundle::bundle::volume::VolumeWriter;
 use bundle::bundle::{CHUNK_SIZE, EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
@@ -25,6 +26,8 @@ pub struct Content {
     pub extra: Vec<(String, Vec<u8>, bool)>,
     /// Volumes stay below this many bytes.
     pub volume_size: u64,
+    /// The share of it that its recovery volumes can rebuild; none without.
+    pub parity: Option<&'static str>,
 }
 
 impl Content {
@@ -35,6 +38,7 @@ impl Content {
             image: Vec::new(),
             extra: Vec::new(),
             volume_size: 4 << 30,
+            parity: None,
         }
     }
 
@@ -60,7 +64,11 @@ impl Content {
         };
         let extras = (self.extra.first()).map(|_| writer.extra(&self.extra));
         let extras = extras.into_iter().collect();
+        let volumes = writer.volumes.finish().unwrap();
         let manifest = Manifest {
+            parity: self
+                .parity
+                .map(|share| recovery(dir, &volumes, share, self.volume_size)),
             format: FORMAT,
             name: "tiny".parse().unwrap(),
             serial: 0,
@@ -68,12 +76,22 @@ impl Content {
             images: image.into_iter().collect(),
             extras,
             cluster: ClusterSpec::default(),
-            volumes: writer.volumes.finish().unwrap(),
+            volumes,
             chunks: writer.chunks,
         };
         seal(dir, &manifest);
         manifest
     }
+}
+
+fn recovery(dir: &Path, volumes: &[Volume], share: &str, limit: u64) -> Parity {
+    let sizes: Vec<u64> = volumes.iter().map(|volume| volume.size).collect();
+    let geometry = Geometry::choose(&sizes, share.parse().unwrap(), limit).unwrap();
+    let paths = volumes.iter().map(|volume| dir.join(&volume.name));
+    let row = Volumes::new(paths.zip(sizes));
+    let parity = encode(row, &geometry, dir, &mut |_| Ok(())).unwrap();
+    publish(&parity, dir).unwrap();
+    parity
 }
 
 /// Writes the manifest, a stand-in for the executable, and the checksums.
@@ -84,7 +102,7 @@ pub fn seal(dir: &Path, manifest: &Manifest) {
     let mut add = |name: &str, sha256| sums.insert(name.parse().unwrap(), sha256);
     add(MANIFEST_NAME, Sha256::of(&json));
     add(EXECUTABLE_NAME, Sha256::of(executable));
-    for volume in &manifest.volumes {
+    for volume in manifest.volumes.iter().chain(manifest.recovery_volumes()) {
         add(&volume.name, volume.sha256);
     }
     fs::write(dir.join(MANIFEST_NAME), json).unwrap();

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Chunk, Extra, FORMAT, FileEntry, Image, Manifest, Tree, max_stored};
+use crate::bundle::parity::{Geometry, recovery_name};
 use crate::bundle::volume::{BLOCK, END, padding};
 use crate::bundle::{CHUNK_SIZE, volume_name};
 use crate::path::AbsPath;
@@ -33,7 +34,8 @@ pub fn check(manifest: &Manifest) -> Check {
     }
     check_disjoint(manifest.roots().map(AbsPath::as_str))?;
     manifest.extras.iter().try_for_each(check_extra)?;
-    manifest.images.iter().try_for_each(check_image)
+    manifest.images.iter().try_for_each(check_image)?;
+    check_parity(manifest)
 }
 
 /// Chunks stand in the volumes in order, each directly behind the one before or at the start of
@@ -66,6 +68,24 @@ fn check_layout(manifest: &Manifest) -> Check {
         )),
         None => Ok(()),
     }
+}
+
+/// Recovery volumes have the one layout that follows from their shards.
+fn check_parity(manifest: &Manifest) -> Check {
+    let Some(parity) = &manifest.parity else {
+        return Ok(());
+    };
+    for (number, volume) in (1..).zip(&parity.volumes) {
+        if volume.name != recovery_name(number) {
+            return Err(format!(
+                "recovery volume {number} is called {:?}",
+                volume.name
+            ));
+        }
+    }
+    Geometry::of(parity, manifest.volume_size())
+        .map(drop)
+        .map_err(|fault| format!("parity {fault}"))
 }
 
 fn check_chunk(chunk: &Chunk) -> Check {

@@ -43,6 +43,8 @@ pub struct Manifest {
     pub chunks: Vec<Chunk>,
     /// The volumes, first to last.
     pub volumes: Vec<Volume>,
+    /// Recovery volumes, if there are any.
+    pub parity: Option<Parity>,
 }
 
 /// A model: a directory of files at the same path on every node.
@@ -168,6 +170,20 @@ pub struct Volume {
     pub sha256: Sha256,
 }
 
+/// Recovery volumes: equal shards of all volumes, and others made of them by Reed-Solomon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parity {
+    /// Bytes of a shard.
+    pub shard: u64,
+    /// Check values of the data shards: all volumes one after the other, with zeros behind.
+    pub data: Vec<Xxh3>,
+    /// Digests of the recovery shards, in the order in which they stand in the recovery volumes.
+    pub recovery: Vec<Sha256>,
+    /// The recovery volumes, first to last: `par-0001.tar`.
+    pub volumes: Vec<Volume>,
+}
+
 /// A group of files with a common root.
 #[derive(Clone, Copy, Debug)]
 pub enum Tree<'a> {
@@ -259,6 +275,18 @@ impl Manifest {
     pub fn files(&self) -> impl Iterator<Item = (Tree<'_>, &FileEntry)> {
         self.trees()
             .flat_map(|tree| tree.files().iter().map(move |file| (tree, file)))
+    }
+
+    /// Bytes of all volumes, without recovery volumes.
+    #[must_use]
+    pub fn volume_size(&self) -> u64 {
+        self.volumes.iter().map(|volume| volume.size).sum()
+    }
+
+    /// The recovery volumes, first to last.
+    #[must_use]
+    pub fn recovery_volumes(&self) -> &[Volume] {
+        self.parity.as_ref().map_or(&[], |parity| &parity.volumes)
     }
 
     /// Bytes of all files once unpacked.

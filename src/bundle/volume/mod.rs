@@ -8,4 +8,5 @@ mod resume;
 mod writer;
 
 pub use layout::{BLOCK, END, entry_header, fits, padding};
+pub use resume::remove_from;
 pub use writer::{MIN_VOLUME_SIZE, VolumeWriter, part_path};

@@ -37,7 +37,7 @@ impl VolumeWriter {
             open = volume;
         }
         let next = if open.is_some() { last + 1 } else { last };
-        remove_from(dir, next)?;
+        remove_from(dir, next, volume_name)?;
         Ok((Self::resumed(dir, limit, volumes, open), kept))
     }
 }
@@ -70,7 +70,7 @@ fn complete_volume(dir: &Path, number: u32, known: Option<&Volume>) -> Result<Vo
 /// Opens a volume, complete or not, behind the last of `chunks` that is intact. `None` when not
 /// even the first is.
 fn reopen(dir: &Path, number: u32, chunks: &[Chunk]) -> Result<(Option<Open>, usize)> {
-    let path = part_path(dir, number);
+    let path = part_path(dir, &volume_name(number));
     let complete = dir.join(volume_name(number));
     match fs::rename(&complete, &path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -132,10 +132,11 @@ fn read_entry(
     Ok(intact)
 }
 
-/// Removes volume `number` and all behind it, complete or not.
-fn remove_from(dir: &Path, number: u32) -> Result<()> {
+/// Removes volume `number` and all behind it, complete or not; `name` is what they are called.
+pub fn remove_from(dir: &Path, number: u32, name: fn(u32) -> String) -> Result<()> {
     for number in number.. {
-        let paths = [dir.join(volume_name(number)), part_path(dir, number)];
+        let name = name(number);
+        let paths = [dir.join(&name), part_path(dir, &name)];
         let mut found = false;
         for path in paths {
             match fs::remove_file(&path) {
@@ -239,7 +240,7 @@ mod tests {
                     let number = u32::try_from(closed.len()).unwrap() + 1;
                     let file = OpenOptions::new()
                         .write(true)
-                        .open(part_path(dir.path(), number));
+                        .open(part_path(dir.path(), &volume_name(number)));
                     if let Ok(file) = file {
                         file.set_len(file.metadata().unwrap().len() - 600).unwrap();
                     }

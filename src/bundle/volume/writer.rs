@@ -119,7 +119,7 @@ impl VolumeWriter {
 
 impl Open {
     fn create(dir: &Path, number: u32) -> Result<Self> {
-        let path = part_path(dir, number);
+        let path = part_path(dir, &volume_name(number));
         Ok(Self {
             file: File::create(&path).map_err(Error::io("create", &path))?,
             path,
@@ -136,10 +136,10 @@ impl Open {
     }
 }
 
-/// Where a volume grows.
+/// Where a volume of this name grows.
 #[must_use]
-pub fn part_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{}.part", volume_name(number)))
+pub fn part_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.part"))
 }
 
 /// Up to [`END`] zeros.
