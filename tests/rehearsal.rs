@@ -108,6 +108,38 @@ fn volumes_come_on_several_media_one_after_the_other() {
 }
 
 #[test]
+fn an_older_bundle_is_refused_unless_told() {
+    let stage = Stage::new();
+    let edition = |serial: u64| {
+        let name = format!("edition{serial}");
+        let mut content = Content::model([("big", format!("edition {serial}").into_bytes())]);
+        content.serial = serial;
+        content.write(&stage.path(&name));
+        stage.path(&name)
+    };
+    let (old, new) = (edition(4), edition(5));
+    stage.install(&[&old]);
+    stage.install(&[&new]);
+    for verb in ["install", "check"] {
+        let output = stage.bundle(verb, &[&old]);
+        assert_eq!(output.status.code(), Some(11), "{}", said(&output));
+        let text = said(&output);
+        assert!(text.contains("has serial 4, but serial 5"), "{text}");
+        assert!(text.contains(NODES[1]), "{text}");
+    }
+    stage.check(&NODES, b"edition 5");
+    let output = stage.bundle("install --allow-older", &[&old]);
+    assert!(output.status.success(), "{}", said(&output));
+    stage.check(&NODES, b"edition 4");
+    // What is rolled back to is no matter of serials, and the way forward is open.
+    assert!(stage.bundle("rollback", &[]).status.success());
+    stage.check(&NODES, b"edition 5");
+    assert!(stage.bundle("rollback", &[]).status.success());
+    stage.install(&[&new]);
+    stage.check(&NODES, b"edition 5");
+}
+
+#[test]
 fn damage_on_a_node_is_found_and_repaired_with_the_chunks_concerned() {
     let stage = Stage::new();
     let bytes = weights::Random(2).bytes(3 * CHUNK);

@@ -81,6 +81,8 @@ pub enum Request {
     Open {
         /// The exact bytes of `bundle.json`.
         manifest: String,
+        /// Whether it may have a lower serial than what is installed.
+        allow_older: bool,
     },
     /// Which chunks of the opened bundle are missing here.
     Inventory,

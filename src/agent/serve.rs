@@ -117,7 +117,10 @@ impl Session {
     /// Requests about a bundle's content.
     fn perform_on_store(&self, request: Request) -> Result<Answer> {
         Ok(match request {
-            Request::Open { manifest } => self.open(&manifest)?,
+            Request::Open {
+                manifest,
+                allow_older,
+            } => self.open(&manifest, allow_older)?,
             Request::Inventory => Answer::Missing {
                 chunks: self.store()?.inventory()?,
             },
@@ -182,9 +185,12 @@ impl Session {
         })
     }
 
-    fn open(&self, manifest: &str) -> Result<Answer> {
+    fn open(&self, manifest: &str, allow_older: bool) -> Result<Answer> {
         self.close_store();
         let opened = self.open_unlocked(manifest)?;
+        if !allow_older {
+            opened.refuse_older()?;
+        }
         let in_place = opened.in_place();
         *lock(&self.store) = Some(Arc::new(opened));
         Ok(Answer::Opened { in_place })

@@ -21,6 +21,9 @@ pub struct Args {
     path: Vec<PathBuf>,
     #[command(flatten)]
     nodes: NodeArgs,
+    /// Accept a bundle whose serial is lower than that of the installed one.
+    #[arg(long)]
+    allow_older: bool,
     /// TCP port of the nodes for the data; 0 takes any free one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     data_port: u16,
@@ -35,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let contacts = args.nodes.connect()?;
     let mut rows = rows(&contacts, media.manifest())?;
     if let Ok(members) = all(contacts.into_iter().map(|contact| contact.member).collect()) {
-        let in_place = distribute::open(&members, &media)?;
+        let in_place = distribute::open(&members, &media, args.allow_older)?;
         let dialled = dial::chain(&members, args.data_port);
         for (row, in_place) in rows.iter_mut().zip(in_place) {
             row.add_content(in_place);

@@ -29,6 +29,9 @@ pub struct Args {
     /// Stop when everything is in place, before the cluster is started.
     #[arg(long)]
     no_start: bool,
+    /// Accept a bundle whose serial is lower than that of the installed one.
+    #[arg(long)]
+    allow_older: bool,
     /// TCP port of the nodes for the data; 0 takes any free one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     data_port: u16,
@@ -77,7 +80,7 @@ fn distribute(
     media: &Media,
     containers: bool,
 ) -> Result<bool> {
-    let in_place = distribute::open(members, media)?;
+    let in_place = distribute::open(members, media, args.allow_older)?;
     let changed = in_place.contains(&false);
     if changed {
         let meter = Meter::new("sending", media.manifest().stored_size());

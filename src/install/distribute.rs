@@ -22,12 +22,14 @@ pub struct Show<'a> {
     pub progress: Progress<'a>,
 }
 
-/// Opens the bundle on every node; returns whether all of them have it in place.
-pub fn open(members: &[Member], media: &Media) -> Result<Vec<bool>> {
+/// Opens the bundle on every node; returns which of them have it in place. A node that has a higher
+/// serial refuses, unless told to allow it.
+pub fn open(members: &[Member], media: &Media, allow_older: bool) -> Result<Vec<bool>> {
     let manifest = String::from_utf8_lossy(media.manifest_bytes()).into_owned();
     all(fan_out(members, |member| {
         match member.link.call(Request::Open {
             manifest: manifest.clone(),
+            allow_older,
         })? {
             Answer::Opened { in_place } => Ok(in_place),
             _ => Err(member.link.unexpected()),

@@ -98,8 +98,11 @@ fn calls_are_answered_in_any_order() {
 fn failures_keep_their_exit_code_and_the_agent_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::start(dir.path());
-    let manifest = "{}".to_owned();
-    let error = agent.link.call(Request::Open { manifest }).unwrap_err();
+    let open = Request::Open {
+        manifest: "{}".to_owned(),
+        allow_older: false,
+    };
+    let error = agent.link.call(open).unwrap_err();
     assert_eq!(error.exit_code(), 10);
     let error = agent.link.call(Request::Inventory).unwrap_err().to_string();
     assert!(error.contains("no bundle was opened"), "{error}");

@@ -24,6 +24,8 @@ pub struct Content {
     pub image: Vec<Vec<u8>>,
     /// Extra files, sorted by path, and whether they are executable; none when empty.
     pub extra: Vec<(String, Vec<u8>, bool)>,
+    /// Of the bundle.
+    pub serial: u64,
     /// Volumes stay below this many bytes.
     pub volume_size: u64,
     /// The share of it that its recovery volumes can rebuild; none without.
@@ -37,6 +39,7 @@ impl Content {
             model: files.map(|(path, bytes)| (path.to_owned(), bytes)).to_vec(),
             image: Vec::new(),
             extra: Vec::new(),
+            serial: 0,
             volume_size: 4 << 30,
             parity: None,
         }
@@ -71,7 +74,7 @@ impl Content {
                 .map(|share| recovery(dir, &volumes, share, self.volume_size)),
             format: FORMAT,
             name: "tiny".parse().unwrap(),
-            serial: 0,
+            serial: self.serial,
             models: vec![model],
             images: image.into_iter().collect(),
             extras,

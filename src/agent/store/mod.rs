@@ -92,6 +92,19 @@ impl Store {
         self.in_place
     }
 
+    /// Refuses the bundle when one with a higher serial is installed under its name. Content that
+    /// cannot be read any more keeps nobody from installing.
+    pub fn refuse_older(&self) -> Result<()> {
+        let installed = lock(&self.state).current_manifest(&self.home);
+        let newer = installed.filter(|installed| installed.serial > self.manifest.serial);
+        newer.map_or(Ok(()), |newer| {
+            Err(Error::Untrusted(format!(
+                "{} has serial {}, but serial {} is installed: it may be an old copy that came back; install a newer one, or say --allow-older",
+                self.manifest.name, self.manifest.serial, newer.serial
+            )))
+        })
+    }
+
     /// Where an image blob is once the store is sealed.
     #[must_use]
     pub fn blob(&self, digest: Sha256) -> PathBuf {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::home::Home;
 use super::switch::Switch;
 use super::targets::Targets;
+use crate::bundle::manifest::Manifest;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::{read_limited, write_atomic};
@@ -100,6 +101,13 @@ impl State {
         let bytes = serde_json::to_vec(self)
             .map_err(|error| Error::Failed(format!("cannot write the node's state: {error}")))?;
         write_atomic(&home.state_file(), &bytes)
+    }
+
+    /// The manifest of what is in place, unless there is none or it is damaged.
+    pub fn current_manifest(&self, home: &Home) -> Option<Manifest> {
+        let identity = self.current.as_ref()?.manifest?;
+        let bytes = std::fs::read(home.manifest(identity)).ok()?;
+        (Sha256::of(&bytes) == identity).then(|| Manifest::parse(&bytes).ok())?
     }
 
     /// Whether this very manifest is in place and no file looks changed.
