@@ -152,6 +152,7 @@ fn check_containers(bed: &Testbed, image: &str, id: &str) {
         let expected = [
             "/data/vllm_model:/model/:ro",
             "/data/vllm_model:/root/.cache/huggingface",
+            "/var/lib/bundle/tiny/ray-token:/run/bundle-ray-token:ro",
         ];
         assert_eq!(binds, expected);
         assert_eq!(

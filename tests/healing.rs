@@ -1,4 +1,5 @@
-//! A cluster with a real Ray on the test bed that serves again by itself, whatever is killed.
+//! Clusters on the test bed, with a real Ray and with vLLM's own ranks, that serve again by themselves
+//! whatever is killed.
 
 #![cfg(test)]
 
@@ -15,9 +16,10 @@ use testbed::{Testbed, text};
 
 const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");
 const CONTAINER: &str = "bundle-heal";
+const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 
-fn pack(bed: &Testbed, work: &Path) {
-    let image = bed.tool(&["image"]).trim().to_owned();
+fn pack(bed: &Testbed, work: &Path, variant: &str) {
+    let image = bed.tool(&["image", variant]).trim().to_owned();
     let model = work.join("model");
     fs::create_dir(&model).unwrap();
     fs::write(model.join("config.json"), "{\"model_type\": \"none\"}").unwrap();
@@ -73,31 +75,21 @@ fn wait(bed: &Testbed, serving: bool, after: &str) {
     }
 }
 
-#[test]
-#[ignore = "needs root and the test bed: make test-long"]
-fn it_serves_again_by_itself_whatever_is_killed() {
-    let bed = Testbed::up("healing", &["4"]);
-    let work = tempfile::tempdir().unwrap();
-    pack(&bed, work.path());
-    text(&bundle(&bed, work.path(), "install"));
-    assert!(serves(&bed));
+/// Breaks something, and waits until it is noticed and mended.
+fn heals_after(bed: &Testbed, what: &str, happen: impl Fn()) {
+    let began = Instant::now();
+    happen();
+    wait(bed, false, what);
+    wait(bed, true, what);
+    eprintln!(
+        "after {what}, it served again in {} s",
+        began.elapsed().as_secs()
+    );
+}
 
-    // The processes, as after an error: `docker kill` would count as the operator's wish.
-    let kill = format!("kill -9 $(docker inspect --format '{{{{.State.Pid}}}}' {CONTAINER})");
-    bed.read("n3", &["sh", "-c", &kill]);
-    wait(&bed, false, "the end of a worker");
-    wait(&bed, true, "the end of a worker");
-
-    bed.read("n1", &["sh", "-c", &kill]);
-    wait(&bed, false, "the end of the head");
-    wait(&bed, true, "the end of the head");
-
-    bed.tool(&["restart-docker", "n2"]);
-    wait(&bed, false, "a restart of dockerd");
-    wait(&bed, true, "a restart of dockerd");
-
-    text(&bundle(&bed, work.path(), "down"));
-    for node in ["n1", "n2", "n3", "n4"] {
+/// Nothing of a start is left on any node.
+fn check_gone(bed: &Testbed) {
+    for node in NODES {
         assert_eq!(bed.read(node, &["docker", "ps", "--all", "--quiet"]), "");
         let left = bed.exec(
             node,
@@ -108,5 +100,46 @@ fn it_serves_again_by_itself_whatever_is_killed() {
             "{node}: {}",
             String::from_utf8_lossy(&left.stdout)
         );
+        let files = bed.read(node, &["find", "/var/lib/bundle", "-name", "ray-token*"]);
+        assert_eq!(files, "", "{node}");
     }
+}
+
+/// Everything that a server room does to one node at a time.
+fn heal(variant: &str) {
+    let bed = Testbed::up(&format!("healing-{variant}"), &["4"]);
+    let work = tempfile::tempdir().unwrap();
+    pack(&bed, work.path(), variant);
+    text(&bundle(&bed, work.path(), "install"));
+    assert!(serves(&bed));
+
+    // The processes, as after an error: `docker kill` would count as the operator's wish.
+    let kill = format!("kill -9 $(docker inspect --format '{{{{.State.Pid}}}}' {CONTAINER})");
+    let kill_on = |node| drop(bed.read(node, &["sh", "-c", &kill]));
+    heals_after(&bed, "the end of a worker", || kill_on("n3"));
+    heals_after(&bed, "the end of the head", || kill_on("n1"));
+    heals_after(&bed, "a restart of dockerd", || {
+        bed.tool(&["restart-docker", "n2"]);
+    });
+    heals_after(&bed, "a reboot of a worker", || {
+        bed.tool(&["reboot", "n4"]);
+    });
+    heals_after(&bed, "a reboot of the head", || {
+        bed.tool(&["reboot", "n1"]);
+    });
+
+    text(&bundle(&bed, work.path(), "down"));
+    check_gone(&bed);
+}
+
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn with_ray_it_serves_again_by_itself_whatever_is_killed() {
+    heal("ray");
+}
+
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn without_ray_all_ranks_start_over_together() {
+    heal("noray");
 }

@@ -2,7 +2,7 @@
 
 use super::nodes::{NameArgs, NodeArgs, deployment, facts, nodes, say};
 use super::output::print;
-use super::up::{Timeout, start};
+use super::up::{StartArgs, start};
 use crate::agent::fleet::{Member, all};
 use crate::agent::protocol::Request;
 use crate::cluster::start::down;
@@ -20,7 +20,7 @@ pub struct RollbackArgs {
     #[arg(long)]
     no_start: bool,
     #[command(flatten)]
-    timeout: Timeout,
+    start: StartArgs,
 }
 
 /// Arguments of `bundle prune`.
@@ -52,7 +52,7 @@ pub fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
         return print(&format!("{name} is rolled back; `bundle up` starts it"));
     }
     let deployment = deployment(&members, &facts, before)?;
-    start(&nodes, &deployment, &args.timeout)
+    start(&nodes, &deployment, &args.start)
 }
 
 /// Runs `bundle prune`.

@@ -8,7 +8,7 @@ use super::nodes::{NodeArgs, deployment, facts, nodes, say};
 use super::output::{note, print};
 use super::progress::Meter;
 use super::trust::TrustArgs;
-use super::up::{Timeout, start};
+use super::up::{StartArgs, start};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Member;
 use crate::bundle::manifest::Manifest;
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     data_port: u16,
     #[command(flatten)]
-    timeout: Timeout,
+    start: StartArgs,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         say("everything is in place on every node; nothing to send");
     }
     match deployment {
-        Some(deployment) => start(&nodes(&members, &facts), &deployment, &args.timeout),
+        Some(deployment) => start(&nodes(&members, &facts), &deployment, &args.start),
         None => print(&format!(
             "{} is in place on {} nodes",
             manifest.name,

@@ -45,6 +45,7 @@ pub struct Args {
 struct Report {
     executor: &'static str,
     dtype: Option<String>,
+    dtype_reason: String,
     plan: Plan,
 }
 
@@ -70,6 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report = Report {
         executor,
         dtype: choice.dtype,
+        dtype_reason: choice.dtype_reason,
         plan,
     };
     if args.json {
@@ -141,16 +143,17 @@ fn describe(report: &Report) -> String {
     let Report {
         executor,
         dtype,
+        dtype_reason,
         plan,
     } = report;
     let mut text = format!(
         "tensor parallel {} x pipeline parallel {}, executor {executor}, dtype {}\n",
         plan.cut.tensor_parallel,
         plan.cut.pipeline_parallel,
-        dtype.as_deref().map_or_else(
-            || "as in the model".to_owned(),
-            |dtype| format!("{dtype} (a GPU has no bfloat16, or the spec says so)")
-        ),
+        match dtype {
+            Some(dtype) => format!("{dtype} ({dtype_reason})"),
+            None => dtype_reason.clone(),
+        },
     );
     // Writing to a string cannot fail.
     let mut line = |args: std::fmt::Arguments<'_>| {

@@ -6,7 +6,8 @@ use super::nodes::{NameArgs, NodeArgs, deployment, facts, nodes, say};
 use super::output::print;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::node::Node;
-use crate::cluster::{container, ready, start};
+use crate::cluster::start::Way;
+use crate::cluster::{container, ray_token, ready, start};
 use crate::ssh::quote_for_people;
 
 /// Arguments of `bundle up`.
@@ -17,7 +18,7 @@ pub struct UpArgs {
     #[command(flatten)]
     nodes: NodeArgs,
     #[command(flatten)]
-    timeout: Timeout,
+    start: StartArgs,
     /// Print the command of each node instead of running it; it can be typed there by hand.
     #[arg(long)]
     dry_run: bool,
@@ -31,7 +32,7 @@ pub struct RestartArgs {
     #[command(flatten)]
     nodes: NodeArgs,
     #[command(flatten)]
-    timeout: Timeout,
+    start: StartArgs,
 }
 
 /// Arguments of `bundle down`.
@@ -43,12 +44,15 @@ pub struct DownArgs {
     nodes: NodeArgs,
 }
 
-/// How long a start may take.
+/// How to start.
 #[derive(clap::Args)]
-pub struct Timeout {
+pub struct StartArgs {
     /// Minutes until the server must answer.
     #[arg(long, value_name = "MINUTES", default_value_t = 60)]
     timeout: u64,
+    /// Start without trying the network between the nodes inside the image.
+    #[arg(long)]
+    no_network_test: bool,
 }
 
 /// Runs `bundle up`.
@@ -61,12 +65,21 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     if args.dry_run {
         return print(&commands(&nodes, &deployment));
     }
-    start(&nodes, &deployment, &args.timeout)
+    start(&nodes, &deployment, &args.start)
 }
 
 /// The command of each node, for a shell.
 fn commands(nodes: &[Node], deployment: &Deployment) -> String {
     let mut text = String::new();
+    if deployment.choice.ray_token {
+        let path = ray_token::path(&deployment.manifest.name);
+        text.extend([
+            "# first, the same secret on every node (`openssl rand -hex 32` makes one), on standard input of:\n",
+            "#   install -D -m 600 /dev/stdin ",
+            &path,
+            "\n",
+        ]);
+    }
     for (rank, node) in nodes.iter().enumerate() {
         let mut words = vec![node.runtime.clone()];
         words.extend(container::run(deployment, rank));
@@ -86,7 +99,7 @@ pub fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     start(
         &nodes,
         &deployment(&members, &facts, manifest)?,
-        &args.timeout,
+        &args.start,
     )
 }
 
@@ -107,14 +120,23 @@ pub fn down(args: &DownArgs) -> anyhow::Result<()> {
 }
 
 /// Starts what does not run, waits until it answers, and says how to use it.
-pub fn start(nodes: &[Node], deployment: &Deployment, timeout: &Timeout) -> anyhow::Result<()> {
-    let started = start::up(nodes, deployment)?;
+pub fn start(nodes: &[Node], deployment: &Deployment, args: &StartArgs) -> anyhow::Result<()> {
+    let way = Way {
+        test_network: !args.no_network_test,
+        say: &say,
+    };
+    let started = start::up(nodes, deployment, &way)?;
     if started.is_empty() {
         say("all containers run already");
     } else {
         say(&format!("started on {}", started.join(", ")));
     }
-    let limit = Duration::from_secs(timeout.timeout.saturating_mul(60));
+    for (node, member) in nodes.iter().zip(&deployment.members) {
+        if let Some(remark) = member.runtime.after_boot() {
+            say(&format!("{}: {remark}", node.name));
+        }
+    }
+    let limit = Duration::from_secs(args.timeout.saturating_mul(60));
     let ready = ready::wait(nodes, deployment, limit, &say)?;
     print(&format!(
         "{name} answers at {endpoint} as {model} ({rate:.1} tokens/s in the probe)\n\

@@ -1,12 +1,15 @@
 //! What `auto` in the spec comes to, given the image and the nodes.
 
-use super::compatibility::{numbers, options};
+use super::compatibility::{Extras, Feature, extras, numbers};
 use crate::bundle::cluster_spec::{ClusterSpec, Executor, Gpus};
 use crate::bundle::manifest::ImageFacts;
 use crate::error::{Error, Result};
 
 /// Compute capability from which GPUs have bfloat16 (Ampere).
 const FIRST_WITH_BFLOAT16: (u32, u32) = (8, 0);
+
+/// Ray from which its nodes can ask each other for a token (docs.ray.io, "Ray token authentication").
+const FIRST_RAY_WITH_TOKENS: [u32; 2] = [2, 52];
 
 /// How the processes of one server find each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +31,16 @@ pub struct Choice {
     pub pipeline_parallel: u32,
     /// What `--dtype` says, if anything.
     pub dtype: Option<String>,
-    /// Options that this vLLM needs on these GPUs.
-    pub options: Vec<String>,
+    /// Why.
+    pub dtype_reason: String,
+    /// What this vLLM needs on these GPUs.
+    pub extras: Extras,
+    /// Whether this vLLM has the command `vllm serve`.
+    pub serve_command: bool,
+    /// Whether this vLLM has `--distributed-executor-backend`.
+    pub backend_option: bool,
+    /// Whether Ray's nodes ask each other for a token.
+    pub ray_token: bool,
 }
 
 /// What matters of one node.
@@ -45,6 +56,7 @@ pub struct NodeGpus {
 
 /// Fills in what the spec leaves to us; refuses what cannot work.
 pub fn choose(spec: &ClusterSpec, image: &ImageFacts, nodes: &[NodeGpus]) -> Result<Choice> {
+    let vllm = image.vllm.as_deref();
     let mode = choose_mode(spec.executor, image, nodes.len())?;
     let per_node = gpus_per_node(nodes)?;
     if spec.gpus == Gpus::All && per_node == 0 {
@@ -74,39 +86,63 @@ pub fn choose(spec: &ClusterSpec, image: &ImageFacts, nodes: &[NodeGpus]) -> Res
              the nodes have {have}; set both to \"auto\" to use what is there"
         )));
     }
-    let dtype = match spec.dtype.fixed() {
-        Some(dtype) => Some(dtype.clone()),
-        None => needs_float16(nodes).then(|| "float16".to_owned()),
-    };
+    if pipeline_parallel > 1 && !Feature::Pipeline.in_vllm(vllm)? {
+        return Err(Error::Usage(format!(
+            "vLLM {} cannot serve pipeline_parallel {pipeline_parallel}; set pipeline_parallel = 1 and \
+             tensor_parallel = {have}, or pack vLLM 0.5.1 or later",
+            vllm.unwrap_or_default()
+        )));
+    }
+    let (dtype, dtype_reason) = choose_dtype(spec, nodes);
     let least = nodes
         .iter()
         .flat_map(|node| &node.capabilities)
         .min_by_key(|capability| numbers(capability));
-    let options = options(
-        image.vllm.as_deref(),
-        least.map(String::as_str),
-        &spec.serve_args,
-    )?;
     Ok(Choice {
         mode,
         tensor_parallel,
         pipeline_parallel,
         dtype,
-        options,
+        dtype_reason,
+        extras: extras(vllm, least.map(String::as_str), &spec.serve_args)?,
+        serve_command: Feature::Serve.in_vllm(vllm)?,
+        backend_option: Feature::ExecutorBackend.in_vllm(vllm)?,
+        ray_token: mode == Mode::Ray && has_tokens(image),
     })
 }
 
+fn has_tokens(image: &ImageFacts) -> bool {
+    image
+        .ray
+        .as_ref()
+        .is_some_and(|version| numbers(version) >= FIRST_RAY_WITH_TOKENS.to_vec())
+}
+
 fn choose_mode(wish: Executor, image: &ImageFacts, nodes: usize) -> Result<Mode> {
-    match wish {
-        Executor::Ray if image.ray.is_none() => Err(Error::Usage(
-            "executor = \"ray\", but the image has no Ray (official images stopped shipping it around \
-             vLLM 0.18); set executor = \"auto\" or pack an image with Ray"
-                .into(),
-        )),
-        Executor::Ray => Ok(Mode::Ray),
-        Executor::Auto if image.ray.is_some() && nodes > 1 => Ok(Mode::Ray),
-        Executor::Auto | Executor::Mp => Ok(Mode::Mp),
+    let mode = match wish {
+        Executor::Ray if image.ray.is_none() => {
+            return Err(Error::Usage(
+                "executor = \"ray\", but the image has no Ray (official images stopped shipping it around \
+                 vLLM 0.18); set executor = \"auto\" or pack an image with Ray"
+                    .into(),
+            ));
+        }
+        Executor::Ray => Mode::Ray,
+        Executor::Auto if image.ray.is_some() && nodes > 1 => Mode::Ray,
+        Executor::Auto | Executor::Mp => Mode::Mp,
+    };
+    let vllm = image.vllm.as_deref();
+    if mode == Mode::Mp && nodes > 1 && !Feature::Nnodes.in_vllm(vllm)? {
+        let ray = match image.ray {
+            Some(_) => "set executor = \"ray\"",
+            None => "pack an image with Ray, or vLLM 0.12 or later",
+        };
+        return Err(Error::Usage(format!(
+            "vLLM {} serves on {nodes} nodes with Ray only; {ray}",
+            vllm.unwrap_or_default()
+        )));
     }
+    Ok(mode)
 }
 
 /// The number that all nodes share: stages of one server are equally wide.
@@ -123,9 +159,26 @@ fn gpus_per_node(nodes: &[NodeGpus]) -> Result<u32> {
     }
 }
 
-fn needs_float16(nodes: &[NodeGpus]) -> bool {
-    let mut capabilities = nodes.iter().flat_map(|node| &node.capabilities);
-    capabilities.any(|text| parse_capability(text).is_some_and(|found| found < FIRST_WITH_BFLOAT16))
+/// What `--dtype` says, and why.
+fn choose_dtype(spec: &ClusterSpec, nodes: &[NodeGpus]) -> (Option<String>, String) {
+    if let Some(dtype) = spec.dtype.fixed() {
+        return (Some(dtype.clone()), "as the spec says".into());
+    }
+    let lacks =
+        |text: &&String| parse_capability(text).is_some_and(|found| found < FIRST_WITH_BFLOAT16);
+    let old = nodes
+        .iter()
+        .find_map(|node| Some((node, node.capabilities.iter().find(lacks)?)));
+    match old {
+        Some((node, capability)) => (
+            Some("float16".into()),
+            format!(
+                "the GPUs of {} have compute capability {capability}, bfloat16 begins at 8.0",
+                node.node
+            ),
+        ),
+        None => (None, "as in the model".into()),
+    }
 }
 
 /// `7.5` as (7, 5).
@@ -161,11 +214,16 @@ mod tests {
         let choice = choose(&ClusterSpec::default(), &image(true), &nodes(4, 4, "7.5")).unwrap();
         let dtype = Some("float16".to_owned());
         let expected = Choice {
-            options: Vec::new(),
             mode: Mode::Ray,
             tensor_parallel: 4,
             pipeline_parallel: 4,
             dtype,
+            dtype_reason: "the GPUs of n1 have compute capability 7.5, bfloat16 begins at 8.0"
+                .into(),
+            extras: Extras::default(),
+            serve_command: true,
+            backend_option: true,
+            ray_token: false,
         };
         assert_eq!(choice, expected);
     }
@@ -204,6 +262,46 @@ mod tests {
         assert_eq!(mode(Executor::Mp, true, 4).unwrap(), Mode::Mp);
         let refused = mode(Executor::Ray, false, 4).unwrap_err().to_string();
         assert!(refused.contains("no Ray"), "{refused}");
+    }
+
+    #[test]
+    fn old_versions_cannot_do_everything() {
+        let refusal = |vllm: &str, ray: bool, executor| {
+            let image = ImageFacts {
+                vllm: Some(vllm.into()),
+                ..image(ray)
+            };
+            let spec = ClusterSpec {
+                executor,
+                ..ClusterSpec::default()
+            };
+            choose(&spec, &image, &nodes(4, 4, "8.0"))
+                .map_err(|error| error.to_string())
+                .err()
+                .unwrap_or_default()
+        };
+        assert!(refusal("0.11.0", false, Executor::Auto).contains("pack an image with Ray"));
+        assert!(refusal("0.11.0", true, Executor::Mp).contains("executor = \"ray\""));
+        assert_eq!(refusal("0.12.0", false, Executor::Auto), "");
+        assert!(refusal("0.4.2", true, Executor::Auto).contains("tensor_parallel = 16"));
+        assert_eq!(refusal("0.6.4.post1", true, Executor::Auto), "");
+    }
+
+    #[test]
+    fn ray_gets_a_token_from_the_version_on_that_knows_it() {
+        for (version, token) in [
+            ("2.51.1", false),
+            ("2.52.0", true),
+            ("2.60.0", true),
+            ("of unknown version", false),
+        ] {
+            let image = ImageFacts {
+                ray: Some(version.into()),
+                ..ImageFacts::default()
+            };
+            let choice = choose(&ClusterSpec::default(), &image, &nodes(2, 4, "8.0")).unwrap();
+            assert_eq!(choice.ray_token, token, "{version}");
+        }
     }
 
     #[test]

@@ -1,22 +1,15 @@
-//! The arguments of `docker run` (and of podman and nerdctl, which take the same) for each node.
-//! Every flag of the reference deployment in `DESIGN.md` is here.
+//! The arguments of `run` of docker, podman and nerdctl for each node's container. Every flag of the
+//! reference deployment in `DESIGN.md` is here.
 
-use std::net::{IpAddr, SocketAddr};
-
-use super::choice::Mode;
-use super::deployment::{Deployment, MASTER_PORT, Member, RAY_PORT};
+use super::deployment::{Deployment, Member};
+use super::ray_token;
+use super::server::{MODEL_ROOT, command};
 use crate::bundle::cluster_spec::Gpus;
 use crate::bundle::manifest::Name;
 use crate::digest::Sha256;
 
 /// Label that carries the hash of a container's own arguments.
 pub const CONFIG_LABEL: &str = "bundle.config";
-
-/// Where the directory that holds the first model appears in the container.
-const MODEL_ROOT: &str = "/model";
-
-/// Waits inside the head container until Ray has all nodes.
-const WAIT_FOR_NODES: &str = include_str!("wait_for_nodes.py");
 
 /// The name of a bundle's container, the same on every node.
 #[must_use]
@@ -45,40 +38,36 @@ pub fn run(deployment: &Deployment, rank: usize) -> Vec<String> {
 }
 
 fn arguments(deployment: &Deployment, rank: usize) -> Vec<String> {
-    let Deployment {
-        manifest,
-        choice,
-        members,
-    } = deployment;
-    let Some(member) = members.get(rank) else {
+    let Some(member) = deployment.members.get(rank) else {
         return Vec::new();
     };
+    let policy = member.runtime.restart_policy();
     let mut argv = strings(&[
         "--name",
-        &name(&manifest.name),
+        &name(&deployment.manifest.name),
         "--restart",
-        "unless-stopped",
+        policy,
     ]);
-    argv.extend(strings(&["--network", "host", "--shm-size", "10.24g"]));
-    if manifest.cluster.gpus == Gpus::All {
-        argv.extend(strings(&["--gpus", "all"]));
-    }
+    argv.extend(surroundings(deployment, member));
     for mount in mounts(deployment) {
         argv.extend(["-v".to_owned(), mount]);
     }
+    let (entry, words) = command(deployment, rank, member);
+    argv.extend(strings(&["--entrypoint", &entry, deployment.image()]));
+    argv.extend(words);
+    argv
+}
+
+/// Network, shared memory, GPUs and environment of a container on a node.
+pub(super) fn surroundings(deployment: &Deployment, member: &Member) -> Vec<String> {
+    // Behind the gap a registry does not answer: an image that is not there is an error at once.
+    let mut argv = strings(&["--pull=never", "--network", "host", "--shm-size", "10.24g"]);
+    if deployment.manifest.cluster.gpus == Gpus::All {
+        argv.extend(strings(member.runtime.all_gpus()));
+    }
+    argv.extend(strings(member.runtime.besides()));
     for (key, value) in environment(deployment, member) {
         argv.extend(["-e".to_owned(), format!("{key}={value}")]);
-    }
-    let image = manifest.images.first().map_or("", |image| &image.reference);
-    match choice.mode {
-        Mode::Ray => {
-            argv.extend(strings(&["--entrypoint", "/bin/bash", image, "-c"]));
-            argv.extend(ray_command(deployment, rank, member));
-        }
-        Mode::Mp => {
-            argv.extend(strings(&["--entrypoint", "vllm", image]));
-            argv.extend(serve(deployment, rank).into_iter().skip(1));
-        }
     }
     argv
 }
@@ -94,6 +83,9 @@ fn mounts(deployment: &Deployment) -> Vec<String> {
         format!("{root}:/root/.cache/huggingface"),
         format!("{root}:{MODEL_ROOT}/:ro"),
     ];
+    if deployment.choice.ray_token {
+        mounts.push(ray_token::mount(&deployment.manifest.name));
+    }
     let elsewhere = models.iter().filter(|model| model.path.parent() != root);
     mounts.extend(elsewhere.map(|model| format!("{0}:{0}:ro", model.path)));
     mounts
@@ -115,6 +107,11 @@ fn environment(deployment: &Deployment, member: &Member) -> Vec<(String, String)
     ];
     environment.extend(offline.map(|key| (key.to_owned(), "1".to_owned())));
     environment.push(("RAY_USAGE_STATS_ENABLED".to_owned(), "0".to_owned()));
+    // A head that comes back is another cluster: its old nodes need not wait a minute for the old one.
+    environment.push((
+        "RAY_gcs_rpc_server_reconnect_timeout_s".to_owned(),
+        "20".to_owned(),
+    ));
     // The docker client copies proxies from its configuration; traffic between nodes must not
     // take them.
     let proxies = [
@@ -126,84 +123,14 @@ fn environment(deployment: &Deployment, member: &Member) -> Vec<(String, String)
         "all_proxy",
     ];
     environment.extend(proxies.map(|key| (key.to_owned(), String::new())));
+    if deployment.choice.ray_token {
+        environment.extend(ray_token::environment());
+    }
+    environment.extend(deployment.choice.extras.variables.iter().cloned());
     let own = &deployment.manifest.cluster.env;
     environment.retain(|(key, _)| !own.contains_key(key));
     environment.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
     environment
-}
-
-/// The argument of `bash -c` and its positional parameters.
-fn ray_command(deployment: &Deployment, rank: usize, member: &Member) -> Vec<String> {
-    let gpus = member.gpus.max(1);
-    let own = format!("--node-ip-address={} --num-gpus={gpus}", member.address);
-    if rank > 0 {
-        let head = SocketAddr::new(head(deployment), RAY_PORT);
-        return vec![format!("ray start --block --address={head} {own}")];
-    }
-    let script = format!(
-        "ray start --block --head --port={RAY_PORT} {own} &\n{}",
-        include_str!("serve_when_complete.sh")
-    );
-    let nodes = deployment.members.len();
-    let total: u32 = deployment
-        .members
-        .iter()
-        .map(|member| member.gpus.max(1))
-        .sum();
-    let mut argv = vec![script, "bundle".to_owned(), WAIT_FOR_NODES.to_owned()];
-    argv.extend([nodes.to_string(), total.to_string()]);
-    argv.extend(serve(deployment, rank));
-    argv
-}
-
-/// `vllm serve ...` for the node of this rank.
-fn serve(deployment: &Deployment, rank: usize) -> Vec<String> {
-    let Deployment {
-        manifest,
-        choice,
-        members,
-    } = deployment;
-    let model = manifest
-        .models
-        .first()
-        .map_or("", |model| model.path.name());
-    let mut argv = strings(&["vllm", "serve", &format!("{MODEL_ROOT}/{model}")]);
-    let mut option = |name: &str, value: &str| argv.extend(strings(&[name, value]));
-    option(
-        "--tensor-parallel-size",
-        &choice.tensor_parallel.to_string(),
-    );
-    option(
-        "--pipeline-parallel-size",
-        &choice.pipeline_parallel.to_string(),
-    );
-    match choice.mode {
-        Mode::Ray => option("--distributed-executor-backend", "ray"),
-        Mode::Mp => option("--distributed-executor-backend", "mp"),
-    }
-    option("--port", &manifest.cluster.port.to_string());
-    if choice.mode == Mode::Mp && members.len() > 1 {
-        option("--nnodes", &members.len().to_string());
-        option("--node-rank", &rank.to_string());
-        option("--master-addr", &head(deployment).to_string());
-        option("--master-port", &MASTER_PORT.to_string());
-    }
-    if let Some(dtype) = &choice.dtype {
-        argv.push(format!("--dtype={dtype}"));
-    }
-    if rank > 0 {
-        argv.push("--headless".to_owned());
-    }
-    argv.extend(choice.options.iter().cloned());
-    argv.extend(manifest.cluster.serve_args.iter().cloned());
-    argv
-}
-
-fn head(deployment: &Deployment) -> IpAddr {
-    deployment
-        .members
-        .first()
-        .map_or(IpAddr::from([0; 4]), |head| head.address)
 }
 
 fn strings(words: &[&str]) -> Vec<String> {
@@ -213,6 +140,7 @@ fn strings(words: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::facts::Runtime;
     use crate::bundle::cluster_spec::ClusterSpec;
     use crate::cluster::deployment::tests::{manifest, nodes};
 
@@ -261,59 +189,44 @@ mod tests {
     }
 
     #[test]
-    fn the_head_starts_ray_and_then_the_server() {
-        let argv = run(&planned(ClusterSpec::default(), true, 4), 0);
-        let script = values(&argv, "-c")[0];
-        assert!(script.starts_with(
-            "ray start --block --head --port=6379 --node-ip-address=10.0.0.11 --num-gpus=4 &\n"
-        ));
-        let tail = argv[argv.len() - 14..].join(" ");
-        let waited = "4 16 vllm serve /model/DeepSeek-R1-Distill-Llama-70B --tensor-parallel-size 4 \
-             --pipeline-parallel-size 4 --distributed-executor-backend ray --port 8000 --dtype=float16";
-        assert_eq!(tail, waited);
-    }
-
-    #[test]
-    fn workers_join_the_head_under_their_own_address() {
-        let argv = run(&planned(ClusterSpec::default(), true, 4), 2);
-        assert_eq!(
-            values(&argv, "-c"),
-            ["ray start --block --address=10.0.0.11:6379 --node-ip-address=10.0.0.13 --num-gpus=4"]
-        );
-    }
-
-    #[test]
-    fn without_ray_every_rank_runs_vllm_itself() {
-        let deployment = planned(ClusterSpec::default(), false, 2);
-        for (rank, headless) in [(0, false), (1, true)] {
-            let argv = run(&deployment, rank);
-            assert_eq!(values(&argv, "--entrypoint"), ["vllm"]);
-            assert_eq!(values(&argv, "--node-rank"), [rank.to_string()]);
-            assert_eq!(values(&argv, "--nnodes"), ["2"]);
-            assert_eq!(values(&argv, "--master-addr"), ["10.0.0.11"]);
-            assert_eq!(argv.contains(&"--headless".to_owned()), headless);
-        }
-        assert!(
-            values(
-                &run(&planned(ClusterSpec::default(), false, 1), 0),
-                "--nnodes"
-            )
-            .is_empty()
-        );
-    }
-
-    #[test]
-    fn the_spec_can_add_arguments_and_override_environment() {
-        let cluster: ClusterSpec = toml::from_str(
-            "gpus = \"none\"\nserve_args = [\"--max-model-len\", \"8192\"]\nenv = { HF_HUB_OFFLINE = \"0\", X = \"y z\" }",
-        )
-        .unwrap();
+    fn the_spec_can_override_environment() {
+        let cluster: ClusterSpec =
+            toml::from_str("gpus = \"none\"\nenv = { HF_HUB_OFFLINE = \"0\", X = \"y z\" }")
+                .unwrap();
         let argv = run(&planned(cluster, true, 1), 0);
-        assert_eq!(argv[argv.len() - 2..], ["--max-model-len", "8192"]);
         assert!(values(&argv, "--gpus").is_empty());
         let environment = values(&argv, "-e");
         assert!(environment.contains(&"X=y z") && environment.contains(&"HF_HUB_OFFLINE=0"));
         assert!(!environment.contains(&"HF_HUB_OFFLINE=1"));
+    }
+
+    #[test]
+    fn podman_gets_its_own_words() {
+        let mut nodes = nodes(2);
+        for (_, facts) in &mut nodes {
+            facts.runtime = Some(Runtime {
+                command: "podman".into(),
+                version: "4.3.1".into(),
+            });
+        }
+        let deployment = Deployment::plan(manifest(ClusterSpec::default(), true), &nodes).unwrap();
+        let argv = run(&deployment, 1);
+        assert_eq!(values(&argv, "--restart"), ["always"]);
+        assert_eq!(values(&argv, "--device"), ["nvidia.com/gpu=all"]);
+        assert_eq!(values(&argv, "--security-opt"), ["label=disable"]);
+        assert!(values(&argv, "--gpus").is_empty());
+    }
+
+    #[test]
+    fn the_token_of_ray_is_a_file_and_never_an_argument() {
+        let mut manifest = manifest(ClusterSpec::default(), true);
+        manifest.images[0].facts.ray = Some("2.60.0".into());
+        let argv = run(&Deployment::plan(manifest, &nodes(4)).unwrap(), 2);
+        let mount = "/var/lib/bundle/deepseek-r1-70b/ray-token:/run/bundle-ray-token:ro";
+        assert!(values(&argv, "-v").contains(&mount), "{argv:?}");
+        let environment = values(&argv, "-e");
+        assert!(environment.contains(&"RAY_AUTH_MODE=token"));
+        assert!(environment.contains(&"RAY_AUTH_TOKEN_PATH=/run/bundle-ray-token"));
     }
 
     #[test]

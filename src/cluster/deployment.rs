@@ -8,12 +8,17 @@ use crate::bundle::manifest::{ImageFacts, Manifest};
 use crate::error::{Error, Result};
 
 use super::choice::{Choice, NodeGpus, choose};
+use super::runtime::{Runtime, of_command};
 
 /// Port of the Ray head, as in the reference deployment.
 pub const RAY_PORT: u16 = 6379;
 
 /// Port on which vLLM's own multi-node mode meets.
 pub const MASTER_PORT: u16 = 29501;
+
+/// Port of the head on which the nodes meet: for the test of the network, which takes the next two
+/// as well, and to start the ranks of vLLM's own multi-node mode together.
+pub const MEETING_PORT: u16 = 29511;
 
 /// A node's part in the server.
 #[derive(Clone, Debug)]
@@ -24,6 +29,8 @@ pub struct Member {
     pub interface: Option<String>,
     /// GPUs that it brings.
     pub gpus: u32,
+    /// What runs its container.
+    pub runtime: &'static dyn Runtime,
 }
 
 /// What hosts.txt says about a node beyond how to reach it.
@@ -91,6 +98,21 @@ impl Deployment {
             .first()
             .map(|head| SocketAddr::new(head.address, self.manifest.cluster.port))
     }
+
+    /// The head's own address.
+    #[must_use]
+    pub fn head(&self) -> IpAddr {
+        self.members
+            .first()
+            .map_or(IpAddr::from([0; 4]), |head| head.address)
+    }
+
+    /// The image that the containers run.
+    #[must_use]
+    pub fn image(&self) -> &str {
+        let image = self.manifest.images.first();
+        image.map_or("", |image| &image.reference)
+    }
 }
 
 fn member(wish: &NodeWish, facts: &Facts) -> Member {
@@ -99,6 +121,12 @@ fn member(wish: &NodeWish, facts: &Facts) -> Member {
         address: wish.address,
         interface: wish.interface.clone().or_else(|| facts.interface.clone()),
         gpus: wish.gpus.unwrap_or(found),
+        runtime: of_command(
+            facts
+                .runtime
+                .as_ref()
+                .map_or("docker", |found| &found.command),
+        ),
     }
 }
 

@@ -33,11 +33,26 @@ pub struct ContainerState {
 impl Node<'_> {
     /// Runs the container runtime with these arguments; a non-zero status is an answer.
     pub fn runtime(&self, args: &[String]) -> Result<Exited> {
+        self.runtime_within(args, COMMAND_TIMEOUT)
+    }
+
+    /// Like [`Node::runtime`], with another limit in seconds.
+    pub fn runtime_within(&self, args: &[String], timeout: u64) -> Result<Exited> {
         let command = [std::slice::from_ref(&self.runtime), args].concat();
+        self.call(command, "", timeout)
+    }
+
+    /// Runs any command, with `stdin` as its input; a non-zero status is an answer.
+    pub fn exec(&self, command: &[&str], stdin: &str) -> Result<Exited> {
+        let command = command.iter().map(ToString::to_string).collect();
+        self.call(command, stdin, COMMAND_TIMEOUT)
+    }
+
+    fn call(&self, argv: Vec<String>, stdin: &str, timeout: u64) -> Result<Exited> {
         let request = Request::Exec {
-            argv: command,
-            stdin: String::new(),
-            timeout: COMMAND_TIMEOUT,
+            argv,
+            stdin: stdin.to_owned(),
+            timeout,
         };
         match self.link.call(request)? {
             Answer::Exited(exited) => Ok(exited),

@@ -10,13 +10,14 @@ use super::causes::{Cause, LogLine, first_cause, parse_log};
 use super::container;
 use super::deployment::Deployment;
 use super::node::{ContainerState, Node};
+use crate::agent::fleet::all;
 use crate::error::{Error, Result};
 use crate::ssh::fan_out;
 
 /// How often the server is asked while it starts.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Restarts of one container after which waiting makes no sense.
+/// Restarts of one container while we wait, after which waiting makes no sense.
 const MAX_RESTARTS: u32 = 3;
 
 /// Seconds that the probe's completion may take: the first one compiles kernels.
@@ -55,9 +56,10 @@ pub fn wait(
     let url = format!("http://{endpoint}");
     let name = container::name(&deployment.manifest.name);
     let deadline = Instant::now() + timeout;
+    let before = restarts(&states(nodes, &name)?);
     say(&format!("waiting for {url}/health"));
     while !matches!(head.http(&format!("{url}/health"), None, 5), Ok((200, _))) {
-        if let Some(reason) = given_up(nodes, &name)? {
+        if let Some(reason) = given_up(nodes, &name, &before)? {
             return Err(explain(nodes, &name, &reason));
         }
         if Instant::now() > deadline {
@@ -115,25 +117,31 @@ fn get_json(node: &Node, url: &str, body: Option<String>, timeout: u64) -> Resul
         .map_err(|error| Error::Failed(format!("{url} answered no JSON ({error}): {text}")))
 }
 
-/// Why waiting makes no sense any more, if so.
-fn given_up(nodes: &[Node], name: &str) -> Result<Option<String>> {
-    for (node, state) in nodes
-        .iter()
-        .zip(fan_out(nodes, |node| node.container(name)))
-    {
-        if let Some(fault) = fault(state?.as_ref()) {
-            return Ok(Some(format!("container {name} on {} {fault}", node.name)));
-        }
-    }
-    Ok(None)
+fn states(nodes: &[Node], name: &str) -> Result<Vec<Option<ContainerState>>> {
+    all(fan_out(nodes, |node| node.container(name)))
+}
+
+fn restarts(states: &[Option<ContainerState>]) -> Vec<u32> {
+    let of = |state: &Option<ContainerState>| state.as_ref().map_or(0, |state| state.restarts);
+    states.iter().map(of).collect()
+}
+
+/// Why waiting makes no sense any more, if so. `before` are the restarts at its beginning.
+fn given_up(nodes: &[Node], name: &str, before: &[u32]) -> Result<Option<String>> {
+    let states = states(nodes, name)?;
+    let reasons = nodes.iter().zip(&states).zip(before);
+    Ok(reasons
+        .filter_map(|((node, state), before)| Some((node, fault(state.as_ref(), *before)?)))
+        .map(|(node, fault)| format!("container {name} on {} {fault}", node.name))
+        .next())
 }
 
 /// What is hopeless about a container's state, if anything.
-fn fault(state: Option<&ContainerState>) -> Option<String> {
+fn fault(state: Option<&ContainerState>, before: u32) -> Option<String> {
     match state {
         None => Some("is gone".into()),
-        Some(state) if state.restarts >= MAX_RESTARTS => {
-            Some(format!("was restarted {} times", state.restarts))
+        Some(state) if state.restarts >= before + MAX_RESTARTS => {
+            Some(format!("was restarted {} times", state.restarts - before))
         }
         Some(state) if matches!(state.status.as_str(), "exited" | "dead") => {
             Some(format!("is {}", state.status))
@@ -180,14 +188,15 @@ mod tests {
             restarts,
             config: String::new(),
         };
-        assert_eq!(fault(Some(&state("running", 0))), None);
-        assert_eq!(fault(Some(&state("restarting", 2))), None);
-        assert!(
-            fault(Some(&state("running", 3)))
-                .unwrap()
-                .contains("3 times")
-        );
-        assert!(fault(Some(&state("exited", 0))).unwrap().contains("exited"));
-        assert!(fault(None).unwrap().contains("gone"));
+        assert_eq!(fault(Some(&state("running", 0)), 0), None);
+        assert_eq!(fault(Some(&state("restarting", 2)), 0), None);
+        assert_eq!(fault(Some(&state("running", 5)), 3), None);
+        let told = |state: Option<ContainerState>, before| {
+            fault(state.as_ref(), before).unwrap_or_default()
+        };
+        assert!(told(Some(state("running", 3)), 0).contains("3 times"));
+        assert!(told(Some(state("running", 6)), 3).contains("3 times"));
+        assert!(told(Some(state("exited", 0)), 0).contains("exited"));
+        assert!(told(None, 0).contains("gone"));
     }
 }
