@@ -13,6 +13,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bundle::agent::fleet::Member;
+use bundle::agent::protocol::{Request, Version};
+use bundle::agent::start;
+use bundle::bundle::media::Media;
+use bundle::digest::Sha256;
+use bundle::install::{activate, distribute, space};
 use bundles::Content;
 
 const CHUNK: usize = 16 << 20;
@@ -63,6 +69,49 @@ impl Stage {
 
     fn model(&self, node: &str) -> PathBuf {
         self.path("nodes").join(node).join("data/model")
+    }
+
+    /// The nodes with their agents, as the library sees them.
+    fn members(&self) -> Vec<Member> {
+        let member = |node: &str| Member {
+            host: bundle::ssh::Node {
+                address: node.into(),
+                ..bundle::ssh::Node::default()
+            },
+            address: node.parse().unwrap(),
+            link: start::local(
+                Path::new(env!("CARGO_BIN_EXE_bundle")),
+                &self.path("nodes").join(node),
+                node,
+            )
+            .unwrap(),
+        };
+        NODES.into_iter().map(member).collect()
+    }
+
+    /// Brings a bundle to the nodes and prepares them all for it.
+    fn prepare(&self, bundle: &Path) -> (Vec<Member>, Version) {
+        let members = self.members();
+        let media = Media::open(&[bundle.to_owned()]).unwrap();
+        let version = Version {
+            manifest: Some(Sha256::of(media.manifest_bytes())),
+        };
+        let paths = space::paths(media.manifest()).unwrap();
+        let facts: Vec<_> = members
+            .iter()
+            .map(|member| member.facts(&paths).unwrap())
+            .collect();
+        let show = distribute::Show {
+            step: &|_| (),
+            progress: &|_, _| (),
+        };
+        distribute::open(&members, &media, false).unwrap();
+        distribute::fill(&members, &facts, &media, 0, &show).unwrap();
+        for member in &members {
+            let name = "tiny".into();
+            member.perform(Request::Prepare { name, version }).unwrap();
+        }
+        (members, version)
     }
 
     fn check(&self, nodes: &[&str], bytes: &[u8]) {
@@ -177,4 +226,96 @@ fn damage_on_a_node_is_found_and_repaired_with_the_chunks_concerned() {
     assert_eq!(report[2]["damaged"].as_array().unwrap().len(), 1);
     stage.install(&[&bundle]);
     assert!(stage.bundle("verify", &[]).status.success());
+}
+
+#[test]
+fn a_node_that_dies_before_it_switches_is_brought_up_before_anything_else() {
+    let stage = Stage::new();
+    let (old, new) = (b"old".to_vec(), b"new".to_vec());
+    let v1 = stage.pack("v1", &old, 4 << 30);
+    let v2 = stage.pack("v2", &new, 4 << 30);
+    stage.install(&[&v1]);
+    let name = "tiny".parse().unwrap();
+
+    let (mut members, version) = stage.prepare(&v2);
+    stage.check(&NODES, &old);
+    drop(members.pop());
+    for member in &members {
+        member.perform(Request::Activate).unwrap();
+    }
+    drop(members);
+    stage.check(&NODES[..2], &new);
+    stage.check(&NODES[2..], &old);
+    let output = stage.bundle("prune", &[]);
+    assert!(
+        said(&output).contains("127.0.0.13: the version"),
+        "{}",
+        said(&output)
+    );
+
+    // What `bundle up` does first.
+    let members = stage.members();
+    let known = activate::versions(&members, &name).unwrap();
+    assert_eq!(activate::agreed(&name, &known).unwrap(), version);
+    let switched = activate::activate(&members, &name, version, || Ok(()));
+    assert!(switched.unwrap());
+    assert!(!activate::activate(&members, &name, version, || panic!("nothing to do")).unwrap());
+    drop(members);
+    stage.check(&NODES, &new);
+    assert!(stage.bundle("rollback", &[]).status.success());
+    stage.check(&NODES, &old);
+    assert!(stage.bundle("prune", &[]).status.success());
+    let output = stage.bundle("rollback", &[]);
+    assert!(
+        said(&output).contains("no previous generation"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_switch_that_broke_off_can_be_finished_or_undone() {
+    let stage = Stage::new();
+    let (old, new) = (b"old".to_vec(), b"new".to_vec());
+    let v1 = stage.pack("v1", &old, 4 << 30);
+    let v2 = stage.pack("v2", &new, 4 << 30);
+    stage.install(&[&v1]);
+    let break_off = |bundle: &Path| {
+        let (members, _) = stage.prepare(bundle);
+        members[1].perform(Request::Activate).unwrap();
+    };
+    break_off(&v2);
+    assert!(stage.bundle("rollback", &[]).status.success());
+    stage.check(&NODES, &old);
+    break_off(&v2);
+    stage.check(&NODES[1..2], &new);
+    stage.install(&[&v2]);
+    stage.check(&NODES, &new);
+}
+
+#[test]
+fn no_node_switches_when_one_cannot() {
+    let stage = Stage::new();
+    let v1 = stage.pack("v1", b"old", 4 << 30);
+    let v2 = stage.pack("v2", b"new", 4 << 30);
+    stage.install(&[&v1]);
+    let (members, version) = stage.prepare(&v2);
+    // What is prepared must still be what was proven.
+    let staged = stage
+        .path("nodes")
+        .join(NODES[2])
+        .join("data/.bundle/tiny/staging/model/big");
+    fs::write(staged, b"abc").unwrap();
+    let name = "tiny".parse().unwrap();
+    let error = activate::activate(&members, &name, version, || Ok(())).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.to_string().contains("127.0.0.13: "), "{error}");
+    assert!(
+        error.to_string().contains("no node was switched"),
+        "{error}"
+    );
+    drop(members);
+    stage.check(&NODES, b"old");
+    stage.install(&[&v2]);
+    stage.check(&NODES, b"new");
 }

@@ -107,10 +107,29 @@ pub enum Request {
     Leave,
     /// Proves that every file is complete and intact, and makes it durable, still unpublished.
     Seal,
-    /// Renames the sealed content into place; the old one is kept as the previous generation.
-    Publish,
-    /// Feeds the images of the opened bundle to the container runtime, unless it has them.
-    LoadImages,
+    /// Which versions of a bundle are here.
+    Versions {
+        /// The bundle's name.
+        name: String,
+    },
+    /// Feeds the images of a version to the container runtime, unless it has them.
+    LoadImages {
+        /// The bundle's name.
+        name: String,
+        /// SHA-256 of its manifest.
+        manifest: Sha256,
+    },
+    /// Makes sure that a version can be put into place, and keeps others from changing anything.
+    Prepare {
+        /// The bundle's name.
+        name: String,
+        /// What shall be in place.
+        version: Version,
+    },
+    /// Makes everything that this node was told so far survive a power cut.
+    Sync,
+    /// Renames the prepared version into place; what was there is kept as the previous generation.
+    Activate,
     /// What is installed under a bundle's name.
     Installed {
         /// The bundle's name.
@@ -118,11 +137,6 @@ pub enum Request {
     },
     /// Hashes everything that is installed; what is damaged is repaired by the next install.
     Verify {
-        /// The bundle's name.
-        name: String,
-    },
-    /// Goes back to the previous generation.
-    Rollback {
         /// The bundle's name.
         name: String,
     },
@@ -181,6 +195,8 @@ pub enum Answer {
         /// The bytes of the `bundle.json` that is installed.
         manifest: Option<String>,
     },
+    /// To [`Request::Versions`].
+    Versions(Versions),
     /// To [`Request::Verify`].
     Verified {
         /// Paths of damaged and missing files.
@@ -233,6 +249,26 @@ pub enum Event {
         /// Without the newline.
         text: String,
     },
+}
+
+/// A version of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// SHA-256 of its manifest; absent for what was there before the first install.
+    pub manifest: Option<Sha256>,
+}
+
+/// The versions of a bundle that a node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// What is in place.
+    pub current: Option<Version>,
+    /// What was in place before.
+    pub previous: Option<Version>,
+    /// What is complete and proven, but not in place.
+    pub sealed: Option<Version>,
+    /// What shall be in place: a switch of all nodes has not reached this one.
+    pub prepared: Option<Version>,
 }
 
 /// How a command ended.

@@ -27,6 +27,7 @@ pub fn serve(input: impl BufRead, output: impl Write + Send + 'static, root: &Pa
         outbox: Outbox::new(output)?,
         children: Children::default(),
         store: Mutex::default(),
+        prepared: Mutex::default(),
         data: Mutex::default(),
         heard: Heard::default(),
     });
@@ -41,6 +42,7 @@ struct Session {
     outbox: Outbox,
     children: Children,
     store: Mutex<Option<Arc<Store>>>,
+    prepared: Mutex<Option<store::Prepared>>,
     data: Mutex<Option<DataPort>>,
     /// When the origin was last heard.
     heard: Heard,
@@ -125,9 +127,8 @@ impl Session {
                 chunks: self.store()?.inventory()?,
             },
             Request::Seal => done(self.store()?.seal())?,
-            Request::Publish => done(self.store()?.publish())?,
-            Request::LoadImages => Answer::Loaded {
-                loaded: self.load_images(self.store()?.manifest())?,
+            Request::LoadImages { name, manifest } => Answer::Loaded {
+                loaded: self.load_images(&store::manifest(&self.root, &name, manifest)?)?,
             },
             Request::Bundles => Answer::Bundles {
                 names: store::names(&self.root)?,
@@ -141,14 +142,18 @@ impl Session {
                     damaged: store::verify(&self.root, &name)?,
                 }
             }
-            Request::Rollback { name } => {
+            Request::Versions { name } => Answer::Versions(store::versions(&self.root, &name)?),
+            Request::Prepare { name, version } => {
                 self.close_store();
-                store::rollback(&self.root, &name)?;
-                if let Some(text) = store::installed(&self.root, &name)? {
-                    self.load_images(&Manifest::parse(text.as_bytes())?)?;
-                }
+                let prepared = store::Prepared::new(&self.root, &name, version)?;
+                *lock(&self.prepared) = Some(prepared);
                 Answer::Done
             }
+            Request::Sync => {
+                rustix::fs::sync();
+                Answer::Done
+            }
+            Request::Activate => done(self.activate())?,
             Request::Prune { name } => {
                 self.close_store();
                 done(store::prune(&self.root, &name))?
@@ -213,9 +218,16 @@ impl Session {
             .ok_or_else(|| Error::Failed("no bundle was opened on this node".into()))
     }
 
+    fn activate(&self) -> Result<()> {
+        let prepared = lock(&self.prepared).take();
+        let unprepared = || Error::Failed("no version was prepared on this node".into());
+        prepared.ok_or_else(unprepared)?.activate()
+    }
+
     /// Gives up the opened bundle and its lock.
     fn close_store(&self) {
         *lock(&self.store) = None;
+        *lock(&self.prepared) = None;
     }
 }
 

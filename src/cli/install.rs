@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::check::now_ms;
+use super::generations::stop;
 use super::locate::media;
 use super::nodes::{NodeArgs, deployment, facts, nodes, say};
 use super::output::{note, print};
@@ -11,10 +12,12 @@ use super::trust::TrustArgs;
 use super::up::{StartArgs, start};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Member;
+use crate::agent::protocol::Version;
 use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
-use crate::cluster::start::down;
+use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::install::activate::activate;
 use crate::install::distribute::{self, Show};
 use crate::install::preflight::{Row, Wish};
 
@@ -90,19 +93,20 @@ fn distribute(
         };
         distribute::fill(members, facts, media, args.data_port, &show)?;
     }
+    let name = &media.manifest().name;
+    let identity = Sha256::of(media.manifest_bytes());
     let loaded = if containers {
         say("loading images where they are missing");
-        distribute::load_images(members)?
+        distribute::load_images(members, name, identity)?
     } else {
         0
     };
-    if changed {
-        if containers {
-            down(&nodes(members, facts), &media.manifest().name)?;
-        }
-        distribute::publish(members)?;
-    }
-    Ok(changed || loaded > 0)
+    let version = Version {
+        manifest: Some(identity),
+    };
+    let nodes = nodes(members, facts);
+    let switched = activate(members, name, version, || stop(&nodes, name, !containers))?;
+    Ok(changed || switched || loaded > 0)
 }
 
 /// Refuses what a node lacks, in one go for all nodes.

@@ -7,11 +7,12 @@ use serde::Serialize;
 use super::nodes::{NameArgs, NodeArgs, facts, nodes};
 use super::output::{print, print_json, table};
 use crate::agent::fleet::Member;
-use crate::agent::protocol::{Answer, Request};
+use crate::agent::protocol::{Version, Versions};
 use crate::bundle::manifest::Manifest;
 use crate::cluster::container;
 use crate::cluster::node::{ContainerState, Node};
 use crate::error::{Error, Result};
+use crate::install::activate;
 use crate::ssh::fan_out;
 
 /// Arguments of `bundle status`.
@@ -39,7 +40,8 @@ struct Status {
 #[derive(Serialize)]
 struct NodeStatus {
     node: String,
-    /// `same` as on the head, `other`, or `none`.
+    /// `same` as all others, or what they were prepared for; `behind` when a switch has not
+    /// reached it; `other`, or `none`.
     installed: &'static str,
     container: Option<ContainerState>,
 }
@@ -49,25 +51,52 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let members = args.nodes.connect_all()?;
     let manifest = args.name.installed(&members)?;
     let facts = facts(&members, &manifest)?;
-    let status = status(&members, &nodes(&members, &facts), &manifest)?;
+    let known = activate::versions(&members, &manifest.name)?;
+    let status = status(&members, &nodes(&members, &facts), &manifest, &known)?;
     if args.json {
         print_json(&status)?;
     } else {
         print(&describe(&status))?;
     }
+    verdict(&status, &manifest, &known)?;
     match status.endpoint {
         Some(_) => Ok(()),
         None => Err(Error::Failed(format!("{} does not answer", manifest.name)).into()),
     }
 }
 
-fn status(members: &[Member], nodes: &[Node], manifest: &Manifest) -> Result<Status> {
+/// Nodes that could start with different versions are a failure, whatever answers now.
+fn verdict(status: &Status, manifest: &Manifest, known: &[activate::Known]) -> Result<()> {
+    activate::agreed(&manifest.name, known)?;
+    let behind = |row: &&NodeStatus| row.installed == "behind";
+    let names: Vec<&str> = status
+        .nodes
+        .iter()
+        .filter(behind)
+        .map(|row| row.node.as_str())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::SomeNodes(format!(
+        "a switch has not reached {}; `bundle up` finishes it",
+        names.join(", ")
+    )))
+}
+
+fn status(
+    members: &[Member],
+    nodes: &[Node],
+    manifest: &Manifest,
+    known: &[activate::Known],
+) -> Result<Status> {
     let name = container::name(&manifest.name);
+    let agreed = activate::agreed(&manifest.name, known).ok();
     let ranks: Vec<usize> = (0..members.len()).collect();
     let rows = fan_out(&ranks, |&rank| {
         Ok(NodeStatus {
             node: nodes[rank].name.clone(),
-            installed: installed(&members[rank], manifest)?,
+            installed: installed(&known[rank].1, agreed.or(known[0].1.current)),
             container: nodes[rank].container(&name)?,
         })
     });
@@ -89,18 +118,13 @@ fn status(members: &[Member], nodes: &[Node], manifest: &Manifest) -> Result<Sta
     })
 }
 
-fn installed(member: &Member, manifest: &Manifest) -> Result<&'static str> {
-    let request = Request::Installed {
-        name: manifest.name.to_string(),
-    };
-    let Answer::Installed { manifest: found } = member.link.call(request)? else {
-        return Err(member.link.unexpected());
-    };
-    Ok(match found.map(|found| Manifest::parse(found.as_bytes())) {
+fn installed(node: &Versions, wanted: Option<Version>) -> &'static str {
+    match node.current {
         None => "none",
-        Some(Ok(found)) if found == *manifest => "same",
-        Some(_) => "other",
-    })
+        current if current == wanted => "same",
+        _ if node.prepared == wanted => "behind",
+        _ => "other",
+    }
 }
 
 fn describe(status: &Status) -> String {

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use super::generations::stop;
 use super::nodes::{NameArgs, NodeArgs, deployment, facts, nodes, say};
 use super::output::print;
+use crate::agent::fleet::Member;
+use crate::bundle::manifest::Manifest;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::node::Node;
 use crate::cluster::start::Way;
 use crate::cluster::{container, ray_token, ready, start};
+use crate::error::Result;
+use crate::install::{activate, distribute};
 use crate::ssh::quote_for_people;
 
 /// Arguments of `bundle up`.
@@ -60,12 +65,32 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     let members = args.nodes.connect_all()?;
     let manifest = args.name.installed(&members)?;
     let facts = facts(&members, &manifest)?;
-    let deployment = deployment(&members, &facts, manifest)?;
     let nodes = nodes(&members, &facts);
     if args.dry_run {
-        return print(&commands(&nodes, &deployment));
+        return print(&commands(&nodes, &deployment(&members, &facts, manifest)?));
     }
-    start(&nodes, &deployment, &args.start)
+    let manifest = settle(&members, &nodes, manifest)?;
+    start(
+        &nodes,
+        &deployment(&members, &facts, manifest)?,
+        &args.start,
+    )
+}
+
+/// Sees to it that all nodes have the same version in place before anything starts: a switch that
+/// broke off is finished. Returns the manifest of that version.
+fn settle(members: &[Member], nodes: &[Node], manifest: Manifest) -> Result<Manifest> {
+    let name = &manifest.name;
+    let version = activate::agreed(name, &activate::versions(members, name)?)?;
+    if let Some(identity) = version.manifest {
+        distribute::load_images(members, name, identity)?;
+    }
+    let switched = activate::activate(members, name, version, || stop(nodes, name, false))?;
+    if !switched {
+        return Ok(manifest);
+    }
+    say("finished a switch that had not reached every node");
+    NameArgs::new(Some(name.to_string())).installed(members)
 }
 
 /// The command of each node, for a shell.
@@ -95,6 +120,7 @@ pub fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     let manifest = args.name.installed(&members)?;
     let facts = facts(&members, &manifest)?;
     let nodes = nodes(&members, &facts);
+    let manifest = settle(&members, &nodes, manifest)?;
     start::down(&nodes, &manifest.name)?;
     start(
         &nodes,

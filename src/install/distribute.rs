@@ -1,4 +1,4 @@
-//! Rounds until every node has everything; then all of them switch, or none.
+//! Rounds until every node has everything, sealed and out of sight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -9,8 +9,10 @@ use super::space;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Member, all};
 use crate::agent::protocol::{Answer, Request};
+use crate::bundle::manifest::Name;
 use crate::bundle::media::Media;
 use crate::bundle::ranges::{indices, ranges};
+use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::ssh::fan_out;
 
@@ -119,20 +121,16 @@ impl Lost {
     }
 }
 
-/// Loads the images on every node; returns how many were not there yet.
-pub fn load_images(members: &[Member]) -> Result<u32> {
+/// Loads the images of a version on every node; returns how many were not there yet.
+pub fn load_images(members: &[Member], name: &Name, manifest: Sha256) -> Result<u32> {
     let loaded = all(fan_out(members, |member| {
-        match member.link.call(Request::LoadImages)? {
+        let name = name.to_string();
+        match member.link.call(Request::LoadImages { name, manifest })? {
             Answer::Loaded { loaded } => Ok(loaded),
             _ => Err(member.link.unexpected()),
         }
     }))?;
     Ok(loaded.iter().sum())
-}
-
-/// Puts the sealed content into place on every node.
-pub fn publish(members: &[Member]) -> Result<()> {
-    all(fan_out(members, |member| member.perform(Request::Publish))).map(drop)
 }
 
 fn check_space(

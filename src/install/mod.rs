@@ -1,5 +1,6 @@
-//! From a bundle to every node: preflight, rounds of distribution, publishing.
+//! From a bundle to every node: preflight, rounds of distribution, activation.
 
+pub mod activate;
 pub mod chain;
 pub mod dial;
 pub mod distribute;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use bundle::agent::protocol::Version;
 use bundle::agent::store::{self, Store};
 use bundle::bundle::media::Media;
 use bundle::digest::Sha256;
@@ -46,8 +47,28 @@ impl Node {
         let store = self.open(media);
         let sent = feed(&store, media);
         store.seal().unwrap();
-        store.publish().unwrap();
+        drop(store);
+        self.activate(media).unwrap();
         sent
+    }
+
+    /// Puts a bundle into place that is sealed or was there before.
+    fn activate(&self, media: &Media) -> bundle::error::Result<()> {
+        let version = Version {
+            manifest: Some(Sha256::of(media.manifest_bytes())),
+        };
+        store::Prepared::new(&self.root(), "tiny", version)?.activate()
+    }
+
+    /// Puts the generation before into place.
+    fn go_back(&self) {
+        let versions = store::versions(&self.root(), "tiny").unwrap();
+        let before = versions.previous.unwrap();
+        let prepared = store::Prepared::new(&self.root(), "tiny", before).unwrap();
+        prepared.activate().unwrap();
+        let now = store::versions(&self.root(), "tiny").unwrap();
+        assert_eq!((now.current, now.prepared), (Some(before), None));
+        assert_eq!(now.previous, versions.current);
     }
 
     /// Content of every file below the model's directory.
@@ -128,7 +149,8 @@ fn a_fresh_install_is_complete_with_plain_modes_and_seen_as_such() {
     assert!(again.in_place());
     assert_eq!(again.inventory().unwrap(), []);
     again.seal().unwrap();
-    again.publish().unwrap();
+    drop(again);
+    node.activate(&media).unwrap();
     assert_eq!(store::names(&node.root()).unwrap(), ["tiny"]);
 }
 
@@ -142,8 +164,9 @@ fn nothing_is_visible_before_publish_and_an_incomplete_store_cannot_be_sealed() 
     assert!(error.contains("4 of its 4 chunks are missing"), "{error}");
     feed(&store, &media);
     store.seal().unwrap();
+    drop(store);
     assert!(!node.model().exists());
-    store.publish().unwrap();
+    node.activate(&media).unwrap();
     assert!(node.model().exists());
 }
 
@@ -235,19 +258,19 @@ fn an_update_links_what_is_equal_copies_what_is_similar_and_can_be_undone() {
     assert_eq!(node.published(), expected(&new));
     assert_eq!(fs::metadata(&config).unwrap().ino(), inode);
 
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!(node.published(), expected(&old));
     assert!(node.open(&v1).in_place());
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!(node.published(), expected(&new));
 
     store::prune(&node.root(), "tiny").unwrap();
     assert!(!node.root().join("data/.bundle").exists());
     assert!(node.open(&v2).in_place());
-    let error = store::rollback(&node.root(), "tiny")
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("no previous generation"), "{error}");
+    assert_eq!(
+        store::versions(&node.root(), "tiny").unwrap().previous,
+        None
+    );
     assert_eq!(node.published(), expected(&new));
 }
 
@@ -278,7 +301,7 @@ fn extra_files_are_installed_verified_and_rolled_back_like_a_model() {
 
     assert_eq!(node.install(&node.bundle("v2", &new)), 1);
     assert!(!extra.join("bin").exists(), "the bundle owns the directory");
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!(fs::read(extra.join("LICENCE")).unwrap(), old.extra[0].1);
     assert_eq!(mode("bin/tool"), 0o755);
 
@@ -304,7 +327,7 @@ fn a_file_that_becomes_executable_leaves_the_generation_before_alone() {
     node.install(&node.bundle("v1", &old));
     assert_eq!(node.install(&node.bundle("v2", &new)), 0);
     assert_eq!((mode("LICENCE"), mode("bin/tool")), (0o755, 0o644));
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!((mode("LICENCE"), mode("bin/tool")), (0o644, 0o755));
 }
 
@@ -317,7 +340,7 @@ fn a_third_version_replaces_the_first_as_the_one_to_go_back_to() {
     for (number, content) in versions.iter().enumerate() {
         node.install(&node.bundle(&format!("v{number}"), content));
     }
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!(node.published(), expected(&versions[1]));
 }
 
@@ -334,7 +357,7 @@ fn a_repair_keeps_the_generation_before() {
     fs::write(node.model().join("file"), "damaged").unwrap();
     assert_eq!(node.install(&v2), 1);
     assert_eq!(node.published(), expected(&new));
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!(node.published(), expected(&old));
 }
 
@@ -350,7 +373,7 @@ fn a_model_that_was_there_before_is_used_and_kept() {
     let before = node.published();
     assert_eq!(node.install(&media), 1);
     assert_eq!(node.published(), expected(&content));
-    store::rollback(&node.root(), "tiny").unwrap();
+    node.go_back();
     assert_eq!(node.published(), before);
     assert_eq!(store::installed(&node.root(), "tiny").unwrap(), None);
 }
@@ -384,8 +407,8 @@ fn blobs_of_an_image_are_kept_by_their_content() {
         let digest = Sha256::of(blob);
         assert_eq!(&fs::read(store.blob(digest)).unwrap(), blob);
     }
-    store.publish().unwrap();
     drop(store);
+    node.activate(&v1).unwrap();
     let old_config = Sha256::of(&content.image[0]);
     content.image[0] = b"{\"config\":2}".to_vec();
     let v2 = node.bundle("v2", &content);
@@ -451,7 +474,8 @@ fn a_file_that_changed_on_the_disk_is_not_sealed_and_comes_again() {
     assert_eq!(error.exit_code(), 10);
     assert_eq!(feed(&store, &media), 4);
     store.seal().unwrap();
-    store.publish().unwrap();
+    drop(store);
+    node.activate(&media).unwrap();
     assert_eq!(node.published(), expected(&content));
 }
 

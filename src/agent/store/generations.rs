@@ -1,5 +1,5 @@
 //! What can be done with a bundle that is installed, without its media: say what it is, hash it
-//! again, go back, and clean up.
+//! again, and clean up.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::home::{Home, Slot};
 use super::state::State;
 use super::targets::Targets;
-use super::{open_state, parallel, switch};
+use super::{open_state, parallel};
 use crate::bundle::manifest::{Manifest, Name};
 use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
@@ -33,14 +33,25 @@ pub fn names(root: &Path) -> Result<Vec<String>> {
 /// The exact bytes of the manifest that is installed under a name, if one is.
 pub fn installed(root: &Path, name: &str) -> Result<Option<String>> {
     let home = Home::new(root, name.parse()?);
-    let current = State::read(&home)?.current;
-    let Some(identity) = current.and_then(|generation| generation.manifest) else {
-        return Ok(None);
-    };
+    let state = State::read(&home)?;
+    let current = state.in_effect().0;
+    current
+        .and_then(|generation| generation.manifest)
+        .map(|identity| read_manifest(&home, identity))
+        .transpose()
+}
+
+/// The manifest of a generation that is sealed, in place, or previous.
+pub fn manifest(root: &Path, name: &str, identity: Sha256) -> Result<Manifest> {
+    let home = Home::new(root, name.parse()?);
+    Manifest::parse(read_manifest(&home, identity)?.as_bytes())
+}
+
+fn read_manifest(home: &Home, identity: Sha256) -> Result<String> {
     let path = home.manifest(identity);
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     if Sha256::of(text.as_bytes()) == identity {
-        return Ok(Some(text));
+        return Ok(text);
     }
     Err(Error::Damaged(format!(
         "{} is damaged; install again",
@@ -52,13 +63,6 @@ pub fn installed(root: &Path, name: &str) -> Result<Option<String>> {
 #[must_use]
 pub fn blob(root: &Path, name: &Name, digest: Sha256) -> PathBuf {
     Home::new(root, name.clone()).blob(digest)
-}
-
-/// Goes back to the previous generation, which becomes the one to go back to.
-pub fn rollback(root: &Path, name: &str) -> Result<()> {
-    let home = Home::new(root, name.parse()?);
-    let (_guard, mut state) = open_state(&home)?;
-    switch::go_back(&home, &mut state)
 }
 
 /// Hashes everything that is installed under a name. Returns the paths that are damaged or

@@ -25,8 +25,10 @@ mod seal;
 mod state;
 mod switch;
 mod targets;
+mod versions;
 
-pub use generations::{blob, installed, names, prune, rollback, verify};
+pub use generations::{blob, installed, manifest, names, prune, verify};
+pub use versions::{Prepared, versions};
 
 use fill::{Filling, Worker};
 use home::Home;
@@ -109,26 +111,6 @@ impl Store {
     #[must_use]
     pub fn blob(&self, digest: Sha256) -> PathBuf {
         self.home.blob(digest)
-    }
-
-    /// Puts the sealed content into place. The old content becomes the previous generation,
-    /// except for a repair of the same content: then it is dropped.
-    pub fn publish(&self) -> Result<()> {
-        if self.in_place {
-            return Ok(());
-        }
-        let mut state = lock(&self.state);
-        let sealed = state
-            .sealed
-            .clone()
-            .filter(|sealed| sealed.manifest == Some(self.identity))
-            .ok_or_else(|| {
-                Error::Failed(format!(
-                    "{} is not sealed on this node; run the same command again",
-                    self.home.name()
-                ))
-            })?;
-        switch::publish(&self.home, &mut state, sealed)
     }
 }
 

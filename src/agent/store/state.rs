@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::home::Home;
 use super::switch::Switch;
 use super::targets::Targets;
+use crate::agent::protocol::Version;
 use crate::bundle::manifest::Manifest;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -31,6 +32,10 @@ pub struct State {
     pub sealed: Option<Generation>,
     /// Models whose staging directories may hold something.
     pub staging: Vec<AbsPath>,
+    /// What shall be in place, from the moment when all nodes are asked whether they can until
+    /// this one has switched.
+    #[serde(default)]
+    pub prepared: Option<Version>,
     /// A switch that was begun; it is always finished.
     pub switch: Option<Switch>,
 }
@@ -108,6 +113,14 @@ impl State {
         let identity = self.current.as_ref()?.manifest?;
         let bytes = std::fs::read(home.manifest(identity)).ok()?;
         (Sha256::of(&bytes) == identity).then(|| Manifest::parse(&bytes).ok())?
+    }
+
+    /// What is in place and what was before, once a switch that was begun is finished.
+    pub fn in_effect(&self) -> (Option<&Generation>, Option<&Generation>) {
+        match &self.switch {
+            Some(switch) => switch.outcome(),
+            None => (self.current.as_ref(), self.previous.as_ref()),
+        }
     }
 
     /// Whether this very manifest is in place and no file looks changed.

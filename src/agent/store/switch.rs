@@ -30,6 +30,13 @@ pub struct Switch {
     previous: Option<Generation>,
 }
 
+impl Switch {
+    /// What is in place and what can be gone back to afterwards.
+    pub fn outcome(&self) -> (Option<&Generation>, Option<&Generation>) {
+        (self.current.as_ref(), self.previous.as_ref())
+    }
+}
+
 /// One model's directory.
 #[derive(Debug, Serialize, Deserialize)]
 struct Step {
