@@ -236,3 +236,56 @@ fn ctrl_c_says_how_to_go_on() {
     succeed(pack(root.path(), &out));
     assert!(content(&out) == content(&whole));
 }
+
+/// Packs a model of this shape for a target; status and what was said.
+fn pack_for(target: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let model = root.join("model");
+    fs::create_dir_all(&model).unwrap();
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs");
+    fs::copy(configs.join("qwen2.5-0.5b.json"), model.join("config.json")).unwrap();
+    fs::write(model.join("model.safetensors"), [7; 1000]).unwrap();
+    let spec = format!(
+        "name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n[cluster]\ntarget = \"{target}\"\n"
+    );
+    fs::write(root.join("bundle.toml"), spec).unwrap();
+    let output = pack(root, &root.join("out")).output().unwrap();
+    let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        // Without a hosts.txt, `plan` is about the target.
+        let plan = Command::new(BUNDLE)
+            .arg("plan")
+            .arg(root.join("out"))
+            .current_dir(root)
+            .output()
+            .unwrap();
+        said += &String::from_utf8_lossy(&plan.stdout);
+    } else {
+        assert!(!root.join("out/bundle.json").exists());
+    }
+    (output.status.code(), said)
+}
+
+#[test]
+fn what_cannot_work_on_the_target_is_refused_before_anything_is_packed() {
+    for (target, code, expected) in [
+        (
+            "1x2xT4",
+            0,
+            "tensor parallel 2 x pipeline parallel 1, executor mp, dtype float16",
+        ),
+        (
+            "1x4xT4",
+            2,
+            "tensor_parallel = 2 with pipeline_parallel = 1 would work",
+        ),
+        ("30x1xA100", 2, "more than the model's 24 layers"),
+        ("1x2xT9", 2, "known are t4"),
+        ("2xT4", 2, "not of the form"),
+    ] {
+        let (found, said) = pack_for(target);
+        assert_eq!(found, Some(code), "{target}: {said}");
+        assert!(said.contains(expected), "{target}: {said}");
+    }
+}

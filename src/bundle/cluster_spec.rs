@@ -26,6 +26,9 @@ pub struct ClusterSpec {
     pub serve_args: Vec<String>,
     /// More environment for the containers.
     pub env: BTreeMap<String, String>,
+    /// The machines that it is meant for: `pack` refuses what cannot work there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 impl Default for ClusterSpec {
@@ -39,6 +42,55 @@ impl Default for ClusterSpec {
             port: 8000,
             serve_args: Vec::new(),
             env: BTreeMap::new(),
+            target: None,
+        }
+    }
+}
+
+/// Equal machines, written `4x4xT4`: nodes, GPUs of each, which GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Target {
+    /// Nodes.
+    pub nodes: u32,
+    /// GPUs of each.
+    pub gpus_per_node: u32,
+    /// Short name of the GPU.
+    pub gpu: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.nodes, self.gpus_per_node, self.gpu)
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let number = |part: &str, most: u32| {
+            let number = part.trim().parse().ok();
+            number.filter(|number| (1..=most).contains(number))
+        };
+        let mut parts = text.splitn(3, ['x', 'X']);
+        let mut next = || parts.next().unwrap_or_default();
+        let (nodes, gpus, gpu) = (number(next(), 1024), number(next(), 64), next().trim());
+        match (nodes, gpus) {
+            (Some(nodes), Some(gpus_per_node)) if !gpu.is_empty() => Ok(Self {
+                nodes,
+                gpus_per_node,
+                gpu: gpu.to_owned(),
+            }),
+            _ => Err(format!(
+                "target {text:?} is not of the form \"4x4xT4\": nodes, GPUs of each, which GPU"
+            )),
         }
     }
 }
@@ -141,6 +193,28 @@ mod tests {
         assert_eq!(spec.pipeline_parallel, Auto::Auto);
         assert_eq!(spec.gpus, Gpus::None);
         assert!(toml::from_str::<ClusterSpec>("tensor_parallel = \"four\"").is_err());
+    }
+
+    #[test]
+    fn a_target_is_nodes_gpus_and_their_name() {
+        let parse = |text: &str| Target::try_from(text.to_owned());
+        for (text, expected) in [
+            ("4x4xT4", (4, 4, "T4")),
+            ("2X8xrtx4090", (2, 8, "rtx4090")),
+            ("1x1xv100-16", (1, 1, "v100-16")),
+        ] {
+            let target = parse(text).unwrap();
+            let found = (target.nodes, target.gpus_per_node, target.gpu.as_str());
+            assert_eq!(found, expected, "{text}");
+        }
+        for text in ["", "4x4", "4x4x", "0x4xT4", "4x65xT4", "x4xT4", "-1x4xT4"] {
+            assert!(parse(text).unwrap_err().contains("4x4xT4"), "{text}");
+        }
+        let spec: ClusterSpec = toml::from_str("target = \"4x4xT4\"").unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        assert!(json.contains("\"target\":\"4x4xT4\""), "{json}");
+        let without = serde_json::to_string(&ClusterSpec::default()).unwrap();
+        assert!(!without.contains("target"), "{without}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod repair;
 mod sheet;
 mod shell;
 mod status;
+mod target;
 mod terminal;
 mod trust;
 mod up;

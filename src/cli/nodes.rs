@@ -45,6 +45,12 @@ impl NodeArgs {
         self.reach.rehearsal.is_some()
     }
 
+    /// Whether the file that names the nodes is there.
+    #[must_use]
+    pub fn has_hosts(&self) -> bool {
+        self.hosts.exists()
+    }
+
     /// Starts an agent on every node, head first; every one must answer.
     pub fn connect_all(&self) -> Result<Vec<Member>> {
         all(self

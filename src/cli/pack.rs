@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::output::{cores, print, size};
 use super::progress::Meter;
+use super::target;
 use super::terminal::TerminalPrompt;
 use crate::bundle::manifest::Manifest;
 use crate::bundle::parity::Share;
@@ -80,6 +81,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let mut plan = plan(args, &stop)?;
+    target::check(&plan)?;
     let meter = Meter::new("packing", plan.work().bytes());
     let manifest = crate::pack::run(&mut plan, &meter, &stop)?;
     drop(meter);

@@ -3,20 +3,19 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::locate::media;
 use super::nodes::{NodeArgs, facts};
 use super::output::{print, print_json, size, table};
-use crate::bundle::cluster_spec::Gpus;
+use crate::agent::facts::Facts;
+use crate::agent::fleet::Member;
+use crate::bundle::cluster_spec::{Gpus, Target};
 use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
 use crate::bundle::small_file;
-use crate::cluster::choice::{Choice, Mode, NodeGpus, choose};
-use crate::cluster::plan::hardware::gpu;
-use crate::cluster::plan::memory::Cut;
+use crate::cluster::choice::NodeGpus;
+use crate::cluster::plan::Machine;
+use crate::cluster::plan::report::{Report, of_target, report};
 use crate::cluster::plan::subject::{machine, of_bundle};
-use crate::cluster::plan::{Machine, Plan, plan};
 use crate::error::{Error, Result};
 
 /// Arguments of `bundle plan`.
@@ -40,15 +39,6 @@ pub struct Args {
     json: bool,
 }
 
-/// The answer.
-#[derive(Serialize)]
-struct Report {
-    executor: &'static str,
-    dtype: Option<String>,
-    dtype_reason: String,
-    plan: Plan,
-}
-
 /// Runs `bundle plan`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(&args.path)?;
@@ -56,24 +46,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if manifest.cluster.gpus == Gpus::None {
         return Err(Error::Usage("gpus = \"none\": there is no GPU memory to plan".into()).into());
     }
-    let machine = args.machine(manifest)?;
-    let choice = choice(manifest, &machine)?;
+    let (machine, nodes) = args.machine(manifest)?;
     let subject = of_bundle(manifest, config(&media)?);
-    let cut = Cut {
-        tensor_parallel: choice.tensor_parallel,
-        pipeline_parallel: choice.pipeline_parallel,
-    };
-    let plan = plan(&subject, &machine, cut)?;
-    let executor = match choice.mode {
-        Mode::Ray => "ray",
-        Mode::Mp => "mp",
-    };
-    let report = Report {
-        executor,
-        dtype: choice.dtype,
-        dtype_reason: choice.dtype_reason,
-        plan,
-    };
+    let image = manifest.images.first().map(|image| image.facts.clone());
+    let report = report(
+        &manifest.cluster,
+        &image.unwrap_or_default(),
+        &subject,
+        (&machine, &nodes),
+    )?;
     if args.json {
         print_json(&report)
     } else {
@@ -82,46 +63,43 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// The machine of the options, or that of the nodes.
-    fn machine(&self, manifest: &Manifest) -> Result<Machine> {
-        if let (Some(nodes), Some(gpus_per_node), Some(name)) =
-            (self.nodes, self.gpus_per_node, &self.gpu)
+    /// The machine of the options, that of the nodes, or the spec's target where there is no
+    /// hosts.txt yet.
+    fn machine(&self, manifest: &Manifest) -> Result<(Machine, Vec<NodeGpus>)> {
+        if let (Some(nodes), Some(gpus_per_node), Some(gpu)) =
+            (self.nodes, self.gpus_per_node, self.gpu.clone())
         {
-            let gpu = gpu(name)?;
-            return Ok(Machine {
+            return of_target(&Target {
                 nodes,
                 gpus_per_node,
-                memory_mib: gpu.memory_mib,
-                capability: gpu.capability,
-                driver: None,
+                gpu,
             });
         }
+        match &manifest.cluster.target {
+            Some(target) if !self.reach.has_hosts() => of_target(target),
+            _ => self.machine_of_nodes(manifest),
+        }
+    }
+
+    fn machine_of_nodes(&self, manifest: &Manifest) -> Result<(Machine, Vec<NodeGpus>)> {
         let members = self.reach.connect_all()?;
         let facts = facts(&members, manifest)?;
-        let counts = members.iter().zip(&facts).map(|(member, facts)| {
-            member
+        let node = |(member, facts): (&Member, &Facts)| NodeGpus {
+            node: member.host.address.clone(),
+            count: member
                 .host
                 .gpus
-                .unwrap_or_else(|| u32::try_from(facts.gpus.len()).unwrap_or(u32::MAX))
-        });
-        machine(&facts, counts.min().unwrap_or(0))
+                .unwrap_or_else(|| u32::try_from(facts.gpus.len()).unwrap_or(u32::MAX)),
+            capabilities: facts
+                .gpus
+                .iter()
+                .map(|gpu| gpu.compute_capability.clone())
+                .collect(),
+        };
+        let nodes: Vec<NodeGpus> = members.iter().zip(&facts).map(node).collect();
+        let least = nodes.iter().map(|node| node.count).min().unwrap_or(0);
+        Ok((machine(&facts, least)?, nodes))
     }
-}
-
-/// What `auto` comes to on a machine of equal nodes.
-fn choice(manifest: &Manifest, machine: &Machine) -> Result<Choice> {
-    let node = |number| NodeGpus {
-        node: format!("node {number}"),
-        count: machine.gpus_per_node,
-        capabilities: vec![machine.capability.clone()],
-    };
-    let nodes: Vec<NodeGpus> = (1..=machine.nodes).map(node).collect();
-    let facts = manifest
-        .images
-        .first()
-        .map(|image| image.facts.clone())
-        .unwrap_or_default();
-    choose(&manifest.cluster, &facts, &nodes)
 }
 
 /// The first model's `config.json`; empty when it has none, which the plan then says.
@@ -139,7 +117,8 @@ fn config(media: &Media) -> Result<String> {
     }
 }
 
-fn describe(report: &Report) -> String {
+/// The report for people.
+pub fn describe(report: &Report) -> String {
     let Report {
         executor,
         dtype,

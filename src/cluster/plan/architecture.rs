@@ -7,6 +7,8 @@ use serde_json::Value;
 pub struct Architecture {
     /// Transformer layers.
     pub layers: u32,
+    /// Further layers in the files, for guessing tokens ahead, that a server leaves out.
+    pub left_out: u32,
     /// Width of the residual stream.
     pub hidden: u64,
     /// Attention heads.
@@ -71,6 +73,7 @@ impl Architecture {
         let heads = small("num_attention_heads").filter(|&heads| heads > 0)?;
         Some(Self {
             layers: small("num_hidden_layers")?,
+            left_out: small("num_nextn_predict_layers").unwrap_or(0),
             hidden,
             heads,
             cache: cache(text, hidden, heads),
@@ -147,6 +150,7 @@ mod tests {
         let deepseek = Architecture::parse(&config("deepseek-r1")).unwrap();
         assert_eq!(deepseek.cache, Cache::Latent { size: 576 });
         assert_eq!((deepseek.experts, deepseek.intermediate), (Some(256), 2048));
+        assert_eq!((deepseek.layers, deepseek.left_out), (61, 1));
         assert_eq!(deepseek.quantisation.unwrap().method, "fp8");
         assert_eq!(
             Architecture::parse(&config("mixtral-8x7b"))

@@ -94,7 +94,8 @@ fn stages(shape: &Architecture, weights: u64, cut: Cut) -> Vec<Stage> {
     let tensor_parallel = u64::from(cut.tensor_parallel.max(1));
     let embedding = shape.vocabulary * shape.hidden * ELEMENT;
     let outside = if shape.tied { embedding } else { 2 * embedding };
-    let per_layer = weights.saturating_sub(outside) / u64::from(shape.layers.max(1));
+    let in_files = u64::from(shape.layers.saturating_add(shape.left_out).max(1));
+    let per_layer = weights.saturating_sub(outside) / in_files;
     let dealt = deal_layers(shape.layers, cut.pipeline_parallel);
     let last = dealt.len() - 1;
     let stage = |(number, &layers): (usize, &u32)| {

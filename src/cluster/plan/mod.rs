@@ -5,6 +5,7 @@ use serde::Serialize;
 pub mod architecture;
 pub mod hardware;
 pub mod memory;
+pub mod report;
 pub mod subject;
 
 use architecture::{Architecture, Cache};
@@ -273,7 +274,8 @@ pub(crate) mod tests {
         std::fs::read_to_string(dir.join(format!("{name}.json"))).unwrap()
     }
 
-    fn subject(name: &str, gigabytes: f64) -> Subject {
+    /// A model of this fixture and so many GB of tensors.
+    pub fn subject(name: &str, gigabytes: f64) -> Subject {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let weights = (gigabytes * 1e9) as u64;
         Subject {
