@@ -99,7 +99,7 @@ impl Stage {
         let paths = space::paths(media.manifest()).unwrap();
         let facts: Vec<_> = members
             .iter()
-            .map(|member| member.facts(&paths).unwrap())
+            .map(|member| member.facts(&paths, &[]).unwrap())
             .collect();
         let show = distribute::Show {
             step: &|_| (),

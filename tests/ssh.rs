@@ -9,7 +9,9 @@ mod ssh {
     mod auth;
     mod commands;
     mod host_keys;
+    mod logins;
     mod streams;
+    mod userlands;
 }
 
 use std::path::PathBuf;

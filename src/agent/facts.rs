@@ -19,6 +19,10 @@ pub struct Facts {
     pub toolkit: bool,
     /// The container runtime that answers.
     pub runtime: Option<Runtime>,
+    /// What those said that are installed and do not answer, though they come first.
+    pub runtime_complaint: Option<String>,
+    /// Who has the ports that were asked for; free ones are absent.
+    pub listeners: Vec<Listener>,
     /// Free space, in the order of the paths asked for; the runtime's own directory last.
     pub space: Vec<Space>,
     /// Milliseconds since 1970 on the node's clock.
@@ -43,6 +47,17 @@ pub struct Runtime {
     pub command: String,
     /// The server's version.
     pub version: String,
+}
+
+/// A TCP port on which something listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The port.
+    pub port: u16,
+    /// The program's name, where the agent may know it.
+    pub program: Option<String>,
+    /// The name of the container that the program runs in.
+    pub container: Option<String>,
 }
 
 /// Free space of the filesystem that holds a path.

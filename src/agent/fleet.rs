@@ -101,13 +101,14 @@ fn join(errors: &[Error], code: u8) -> Error {
 }
 
 impl Member {
-    /// The node's facts, with the free space of these directories.
-    pub fn facts(&self, paths: &[AbsPath]) -> Result<Facts> {
+    /// The node's facts, with the free space of these directories and who has these ports.
+    pub fn facts(&self, paths: &[AbsPath], ports: &[u16]) -> Result<Facts> {
         match self.link.call(Request::Facts {
             address: self.address,
             paths: paths.to_vec(),
+            ports: ports.to_vec(),
         })? {
-            Answer::Facts(facts) => Ok(facts),
+            Answer::Facts(facts) => Ok(*facts),
             _ => Err(self.link.unexpected()),
         }
     }

@@ -27,11 +27,12 @@ pub fn load(
         return Ok(0);
     }
     let tools = Tools(children);
-    let runtime = find_runtime(&tools).ok_or_else(|| {
-        Error::Failed(
-            "no container runtime answers on this node; install docker, podman or nerdctl, or start its service"
-                .into(),
-        )
+    let (runtime, complaint) = find_runtime(&tools);
+    let runtime = runtime.ok_or_else(|| {
+        let said = complaint.map_or(String::new(), |said| format!(" ({said})"));
+        Error::Failed(format!(
+            "no container runtime answers on this node{said}; install docker, podman or nerdctl, or start its service"
+        ))
     })?;
     let mut loaded = 0;
     for image in images {

@@ -46,6 +46,8 @@ pub enum Request {
         address: IpAddr,
         /// Directories whose filesystems matter.
         paths: Vec<AbsPath>,
+        /// TCP ports that should be free.
+        ports: Vec<u16>,
     },
     /// Runs a command to its end.
     Exec {
@@ -77,6 +79,13 @@ pub enum Request {
     },
     /// Names of the bundles that are installed here.
     Bundles,
+    /// Looks what of a bundle is there, without changing, hashing or locking anything.
+    Look {
+        /// The exact bytes of `bundle.json`.
+        manifest: String,
+        /// Whether a lower serial than the installed one is accepted.
+        allow_older: bool,
+    },
     /// Opens the node's store for a bundle and takes its lock.
     Open {
         /// The exact bytes of `bundle.json`.
@@ -153,7 +162,7 @@ pub enum Answer {
     /// Done; nothing to say.
     Done,
     /// To [`Request::Facts`].
-    Facts(Facts),
+    Facts(Box<Facts>),
     /// To [`Request::Exec`] and, with empty output, [`Request::Follow`].
     Exited(Exited),
     /// To [`Request::Http`]; no connection is a failure, any status is an answer.
@@ -172,6 +181,13 @@ pub enum Answer {
     Opened {
         /// All content is already published and unchanged since: nothing to send.
         in_place: bool,
+    },
+    /// To [`Request::Look`].
+    Looked {
+        /// All content is published and unchanged since.
+        in_place: bool,
+        /// Half-open ranges of the chunks that cannot be there.
+        lacking: Vec<(u32, u32)>,
     },
     /// To [`Request::Inventory`].
     Missing {

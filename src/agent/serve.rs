@@ -95,12 +95,15 @@ impl Session {
 
     fn perform(&self, id: u64, request: Request) -> Result<Answer> {
         Ok(match request {
-            Request::Facts { address, paths } => Answer::Facts(collect::collect(
-                &self.children,
-                &self.root,
+            Request::Facts {
                 address,
-                &paths,
-            )),
+                paths,
+                ports,
+            } => {
+                let tools = collect::Tools(&self.children);
+                let facts = collect::collect(&tools, &self.root, address, &paths, &ports);
+                Answer::Facts(Box::new(facts))
+            }
             Request::Exec {
                 argv,
                 stdin,
@@ -119,6 +122,16 @@ impl Session {
     /// Requests about a bundle's content.
     fn perform_on_store(&self, request: Request) -> Result<Answer> {
         Ok(match request {
+            Request::Look {
+                manifest,
+                allow_older,
+            } => {
+                let look = store::look(&self.root, &manifest, allow_older)?;
+                Answer::Looked {
+                    in_place: look.in_place,
+                    lacking: look.lacking,
+                }
+            }
             Request::Open {
                 manifest,
                 allow_older,

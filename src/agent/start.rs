@@ -50,7 +50,8 @@ impl Executable {
 /// Starts an agent on a node, sending the executable unless it is there already.
 pub fn remote(session: &Session, executable: &Executable) -> Result<Link> {
     let path = install(session, executable)?;
-    let running = session.spawn(&format!("exec {} agent", quote(&path)?))?;
+    // Ends the line on which a login script may have left the cursor.
+    let running = session.spawn(&format!("echo; exec {} agent", quote(&path)?))?;
     let (reader, writer) = running.split()?;
     Link::new(session.name(), reader, writer)
 }
@@ -104,7 +105,7 @@ fn install(session: &Session, executable: &Executable) -> Result<String> {
 /// that another user could change are left out.
 fn find_places(session: &Session) -> Result<Vec<String>> {
     let script = format!(
-        "echo \"machine=$(uname -m)\"; for d in {PLACES}; do \
+        "echo; echo \"machine=$(uname -m)\"; for d in {PLACES}; do \
          mkdir -p \"$d/bin\" 2>/dev/null || continue; p=\"$d/bin/.probe$$\"; \
          if [ -O \"$d\" ] && [ ! -L \"$d\" ] && chmod 700 \"$d/bin\" && \
          {{ echo '#!/bin/sh' >\"$p\" && chmod 700 \"$p\" && \"$p\"; }} 2>/dev/null; \
@@ -112,13 +113,8 @@ fn find_places(session: &Session) -> Result<Vec<String>> {
          else rm -f \"$p\"; rmdir \"$d/bin\" \"$d\"; fi 2>/dev/null; done; true"
     );
     let output = session.exec(&script)?;
-    if output.exit != Exit::Status(0) && output.stderr.contains("sudo:") {
-        return Err(Error::Failed(format!(
-            "{}: sudo does not work without a password ({}); add a NOPASSWD rule to its sudoers, \
-             or log in as root",
-            session.name(),
-            output.stderr.trim()
-        )));
+    if output.exit != Exit::Status(0) && output.stderr.contains("sudo") {
+        return Err(no_sudo(session.name(), output.stderr.trim()));
     }
     let said = output.ok(session.name(), "prepare the node")?;
     let value = |line: &'_ str, key: &str| line.trim_end().strip_prefix(key).map(str::to_owned);
@@ -141,6 +137,20 @@ fn find_places(session: &Session) -> Result<Vec<String>> {
         .lines()
         .filter_map(|line| value(line, "place="))
         .collect())
+}
+
+fn no_sudo(node: &str, said: &str) -> Error {
+    Error::Failed(if said.contains("tty") {
+        format!(
+            "{node}: sudo does not work without a password and a terminal ({said}); add a NOPASSWD \
+             rule to its sudoers and remove `Defaults requiretty`, or log in as root"
+        )
+    } else {
+        format!(
+            "{node}: sudo does not work without a password ({said}); add a NOPASSWD rule to its \
+             sudoers, or log in as root"
+        )
+    })
 }
 
 /// Standard output of a child; at its end the child is waited for, and a bad end is an error.

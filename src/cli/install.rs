@@ -2,24 +2,23 @@
 
 use std::path::PathBuf;
 
-use super::check::now_ms;
+use super::check::{refuse, survey};
 use super::generations::stop;
 use super::locate::media;
-use super::nodes::{NodeArgs, deployment, facts, nodes, say};
-use super::output::{note, print};
+use super::nodes::{NodeArgs, deployment, nodes, say};
+use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
 use super::up::{StartArgs, start};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Member;
 use crate::agent::protocol::Version;
-use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
 use crate::digest::Sha256;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::install::activate::activate;
 use crate::install::distribute::{self, Show};
-use crate::install::preflight::{Row, Wish};
+use crate::install::survey::Survey;
 
 /// Arguments of `bundle install`.
 #[derive(clap::Args)]
@@ -50,12 +49,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.trust.check(&media)?;
     let manifest = media.manifest();
     say("connecting to the nodes");
-    let members = args.nodes.connect_all()?;
-    let facts = facts(&members, manifest)?;
+    let survey = survey(&args.nodes, Some(manifest), args.data_port)?;
+    refuse(&survey.rows)?;
+    let Survey { members, facts, .. } = survey;
     let containers = !args.nodes.is_rehearsal() && !manifest.images.is_empty();
-    if containers {
-        check(&members, &facts, manifest)?;
-    }
     let deployment = if args.no_start || !containers {
         None
     } else {
@@ -107,31 +104,4 @@ fn distribute(
     let nodes = nodes(members, facts);
     let switched = activate(members, name, version, || stop(&nodes, name, !containers))?;
     Ok(changed || switched || loaded > 0)
-}
-
-/// Refuses what a node lacks, in one go for all nodes.
-fn check(members: &[Member], facts: &[Facts], manifest: &Manifest) -> Result<()> {
-    let wish = Wish {
-        containers: !manifest.images.is_empty(),
-        gpus: manifest.cluster.gpus,
-        now_ms: now_ms(),
-    };
-    let rows = members.iter().zip(facts);
-    let rows: Vec<Row> = rows
-        .map(|(member, facts)| Row::of_facts(&member.host.address, facts, wish))
-        .collect();
-    let faults: Vec<String> = rows.iter().flat_map(Row::faults).collect();
-    let (serious, remarks): (Vec<String>, Vec<String>) = faults
-        .into_iter()
-        .partition(|fault| !fault.contains("the clock is"));
-    for remark in remarks {
-        note(&remark);
-    }
-    if serious.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Failed(format!(
-        "some nodes are not ready:\n{}",
-        serious.join("\n")
-    )))
 }

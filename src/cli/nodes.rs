@@ -147,7 +147,7 @@ fn only_name(head: &Member) -> Result<String> {
 /// The facts of every node.
 pub fn facts(members: &[Member], manifest: &Manifest) -> Result<Vec<Facts>> {
     let paths = crate::install::space::paths(manifest)?;
-    all(fan_out(members, |member| member.facts(&paths)))
+    all(fan_out(members, |member| member.facts(&paths, &[])))
 }
 
 /// What the cluster commands work on.

@@ -1,6 +1,6 @@
 //! Printing: results on standard output, remarks and errors on standard error, sizes for people.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 
@@ -27,12 +27,45 @@ pub fn note(text: &str) {
 
 /// An error for the operator on standard error.
 pub fn error(text: &str) {
-    let label = if io::stderr().is_terminal() {
-        "\x1b[1;31merror:\x1b[0m"
-    } else {
-        "error:"
-    };
+    let label = Paint::Failure.on("error:", colours(&io::stderr()));
     note(&format!("{label} {text}"));
+}
+
+/// What a colour means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// Red.
+    Failure,
+    /// Yellow.
+    Warning,
+    /// Green.
+    Good,
+}
+
+impl Paint {
+    /// The text in this colour, or as it is.
+    #[must_use]
+    pub fn on(self, text: &str, colours: bool) -> String {
+        let code = match self {
+            Self::Failure => "1;31",
+            Self::Warning => "33",
+            Self::Good => "32",
+        };
+        if colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Whether a stream shows colours: a terminal, unless the user does not want them
+/// (<https://no-color.org>) or it cannot.
+pub fn colours(stream: &impl io::IsTerminal) -> bool {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    stream.is_terminal()
+        && variable("NO_COLOR").is_none()
+        && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Threads that this machine runs at once.
@@ -61,6 +94,12 @@ pub fn size(bytes: u64) -> String {
 /// Columns padded to their widest cell, two spaces between; the first row is the heading.
 #[must_use]
 pub fn table(rows: &[Vec<String>]) -> String {
+    table_with(rows, |_, _, cell| cell.to_owned())
+}
+
+/// A table whose cells are painted: `paint` gets row, column and the text.
+#[must_use]
+pub fn table_with(rows: &[Vec<String>], paint: impl Fn(usize, usize, &str) -> String) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
@@ -72,13 +111,20 @@ pub fn table(rows: &[Vec<String>]) -> String {
         .map(|column| width(column).unwrap_or(0))
         .collect();
     let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
+    for (number, row) in rows.iter().enumerate() {
+        // Nothing is padded behind the last word.
+        let filled = row.iter().rposition(|cell| !cell.is_empty());
+        for (column, cell) in row
             .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
+            .enumerate()
+            .take(filled.map_or(0, |last| last + 1))
+        {
+            text.push_str(&paint(number, column, cell));
+            if Some(column) != filled {
+                let padding = widths[column] + 2 - cell.chars().count();
+                text.extend(std::iter::repeat_n(' ', padding));
+            }
+        }
         text.push('\n');
     }
     text
@@ -108,5 +154,17 @@ mod tests {
         let row = |cells: [&str; 3]| cells.map(String::from).to_vec();
         let text = table(&[row(["node", "up", "x"]), row(["10.0.0.11", "yes", ""])]);
         assert_eq!(text, "node       up   x\n10.0.0.11  yes\n");
+    }
+
+    #[test]
+    fn paint_takes_no_room() {
+        let rows = [
+            vec!["a".to_owned(), "b".to_owned()],
+            vec!["cc".into(), "d".into()],
+        ];
+        let text = table_with(&rows, |row, column, cell| {
+            Paint::Good.on(cell, (row, column) == (0, 0))
+        });
+        assert_eq!(text, "\x1b[32ma\x1b[0m   b\ncc  d\n");
     }
 }

@@ -17,13 +17,14 @@ impl Prompt for TerminalPrompt {
             .write(true)
             .open("/dev/tty")
             .ok()?;
-        write!(terminal, "{question} ").ok()?;
         let before = tcgetattr(&terminal).ok()?;
         if !echo {
             let mut quiet = before.clone();
             quiet.local_modes.remove(LocalModes::ECHO);
             tcsetattr(&terminal, OptionalActions::Flush, &quiet).ok()?;
         }
+        // Not before: what is typed until the echo is off is dropped.
+        write!(terminal, "{question} ").ok()?;
         let mut answer = String::new();
         let read = BufReader::new(&terminal).read_line(&mut answer);
         if !echo {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::agent::facts::Facts;
-use crate::bundle::cluster_spec::Gpus;
+use crate::bundle::cluster_spec::{Executor, Gpus};
 use crate::bundle::manifest::{ImageFacts, Manifest};
 use crate::error::{Error, Result};
 
@@ -19,6 +19,20 @@ pub const MASTER_PORT: u16 = 29501;
 /// Port of the head on which the nodes meet: for the test of the network, which takes the next two
 /// as well, and to start the ranks of vLLM's own multi-node mode together.
 pub const MEETING_PORT: u16 = 29511;
+
+/// The port of the head to which the executor's processes on the other nodes connect.
+#[must_use]
+pub fn executor_port(manifest: &Manifest) -> u16 {
+    let has_ray = manifest
+        .images
+        .first()
+        .is_some_and(|image| image.facts.ray.is_some());
+    match manifest.cluster.executor {
+        Executor::Mp => MASTER_PORT,
+        Executor::Auto if !has_ray => MASTER_PORT,
+        Executor::Auto | Executor::Ray => RAY_PORT,
+    }
+}
 
 /// A node's part in the server.
 #[derive(Clone, Debug)]

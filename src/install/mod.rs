@@ -9,3 +9,4 @@ pub mod round;
 mod rounds;
 mod schedule;
 pub mod space;
+pub mod survey;

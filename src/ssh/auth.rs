@@ -289,12 +289,15 @@ fn attempt(
     mut credential: impl FnMut(&ssh2::Session) -> std::result::Result<(), ssh2::Error>,
 ) -> Result<Attempt> {
     loop {
-        let code = match credential(session).map_err(|error| error.code()) {
+        let error = match credential(session) {
             Ok(()) if session.authenticated() => return Ok(Attempt::In),
             Ok(()) => return Ok(Attempt::Refused),
-            Err(ErrorCode::Session(code) | ErrorCode::SFTP(code)) => code,
+            Err(error) => error,
         };
-        if !DISCONNECTED.contains(&code) {
+        let (ErrorCode::Session(code) | ErrorCode::SFTP(code)) = error.code();
+        // A connection that ends while libssh2 waits for the answer has the code of a refusal.
+        let hung_up = DISCONNECTED.contains(&code) || error.message().starts_with("Waiting for");
+        if !hung_up {
             *refusals += 1;
             return Ok(if REFUSED.contains(&code) {
                 Attempt::Refused

@@ -28,6 +28,11 @@ pub(super) struct Conduit {
     /// The command was told so.
     end_sent: bool,
     output: Pending,
+    /// Where standard error is read into. As long as the output's: libssh2 computes how far it
+    /// opens the window from the length of the buffer. When a key exchange interrupts that, the
+    /// next read finishes it, and with another length it would count another window than it told
+    /// sshd; what came beyond it was dropped, 124 KiB each time.
+    errors: Box<[u8]>,
     stderr: Vec<u8>,
 }
 
@@ -57,6 +62,7 @@ impl Conduit {
             input_ended: false,
             end_sent: false,
             output: Pending::new(),
+            errors: vec![0; CHUNK].into(),
             stderr: Vec::new(),
         }
     }
@@ -179,11 +185,10 @@ impl Conduit {
             return Ok(false);
         }
         let mut moved = false;
-        let mut buffer = [0; STDERR_TAIL];
         let mut errors = channel.stderr();
-        if let Some(result) = line.complete(|| errors.read(&mut buffer))? {
+        if let Some(result) = line.complete(|| errors.read(&mut self.errors))? {
             let length = result.map_err(lost)?;
-            self.stderr.extend_from_slice(&buffer[..length]);
+            self.stderr.extend_from_slice(&self.errors[..length]);
             let surplus = self.stderr.len().saturating_sub(STDERR_TAIL);
             self.stderr.drain(..surplus);
             moved |= length > 0;

@@ -21,6 +21,9 @@ const MAX_NODES: usize = 1024;
 /// Longest name of a Linux network interface, in bytes.
 const MAX_INTERFACE: usize = 15;
 
+/// What can be said of a node as `key=value`.
+const KEYS: [&str; 6] = ["user", "port", "gpus", "iface", "key", "sudo"];
+
 /// The nodes in the order of the file, and which of them is the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts {
@@ -52,10 +55,25 @@ pub struct Node {
 impl Hosts {
     /// Reads and parses a file; every error names the file and the line.
     pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display();
+        if !path.exists() {
+            return Err(Error::Usage(format!(
+                "there is no {name}; write it, a node a line, e.g. `10.0.0.11 user=root`, or name \
+                 another file with --hosts"
+            )));
+        }
         let bytes = fs::read_limited(path, 1 << 20)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::Usage(format!("{} is not UTF-8 text", path.display())))?;
-        Self::parse(&text, path.display())
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Error::Usage(format!(
+                "{name} is not UTF-8 text, so it does not list nodes"
+            ))
+        })?;
+        Self::parse(&text, name).map_err(|error| match looks_like(&text) {
+            Some(other) => Error::Usage(format!(
+                "{error}. It looks like {other}, not like hosts.txt"
+            )),
+            None => error,
+        })
     }
 
     /// Parses the text of a `hosts.txt`; `source` names it in errors.
@@ -77,7 +95,7 @@ impl Hosts {
                 head = Some(nodes.len());
             }
             for node in line.nodes {
-                if let Some(first) = seen.insert(node.address.clone(), number) {
+                if let Some(first) = seen.insert(node.address.to_ascii_lowercase(), number) {
                     let address = node.address;
                     return Err(fail(format!("{address} stands in line {first} already")));
                 }
@@ -150,8 +168,9 @@ fn parse_line(line: &str) -> std::result::Result<Option<Line>, String> {
         match word.split_once('=') {
             None if word == "head" => head = true,
             None => {
+                let hint = suggestion(word, &["head"]);
                 return Err(format!(
-                    "{word:?} is not understood; after the address come `head` or key=value"
+                    "{word:?} is not understood; after the address come `head` or key=value{hint}"
                 ));
             }
             Some((key, value)) => set(&mut node, key, value)?,
@@ -197,11 +216,39 @@ fn set(node: &mut Node, key: &str, value: &str) -> std::result::Result<(), Strin
         },
         _ => {
             return Err(format!(
-                "unknown key {key:?}; known are user, port, gpus, iface, key, sudo"
+                "unknown key {key:?}; known are {}{}",
+                KEYS.join(", "),
+                suggestion(key, &KEYS)
             ));
         }
     }
     Ok(())
+}
+
+/// `; did you mean X?` for the word that is meant, if it is alike.
+fn suggestion(word: &str, known: &[&str]) -> String {
+    let word = word.to_lowercase();
+    let alike = |known: &&&str| strsim::damerau_levenshtein(&word, known) <= 2;
+    match known.iter().find(alike) {
+        Some(meant) => format!("; did you mean {meant}?"),
+        None => String::new(),
+    }
+}
+
+/// What other file it is, by mistake.
+fn looks_like(text: &str) -> Option<&'static str> {
+    let any = |test: fn(&str) -> bool| text.lines().map(str::trim).any(test);
+    if any(|line| ["[image]", "[[model]]", "[cluster]"].contains(&line)) {
+        Some("bundle.toml")
+    } else if text.trim_start().starts_with('{') {
+        Some("JSON")
+    } else if any(|line| line.contains(" ssh-") || line.contains(" ecdsa-sha2-")) {
+        Some("a known_hosts file (that is --known-hosts)")
+    } else if any(|line| line.starts_with('[') && line.ends_with(']')) {
+        Some("an inventory with [groups]")
+    } else {
+        None
+    }
 }
 
 /// `~/x` below the home directory of whoever runs this.
@@ -226,6 +273,13 @@ fn check_address(address: &str) -> std::result::Result<(), String> {
     }
     if address.is_empty() || address.starts_with('-') || !address.bytes().all(allowed) {
         return Err(format!("{address:?} is no IP address or host name"));
+    }
+    // `10.0.0.256` and `10.0.0.011` would be looked up as names.
+    let numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    if address.contains('.') && address.bytes().all(numeric) && address.parse::<IpAddr>().is_err() {
+        return Err(format!(
+            "{address} is no IP address: it takes four numbers from 0 to 255, without leading zeros"
+        ));
     }
     Ok(())
 }
@@ -319,7 +373,16 @@ mod tests {
             ("a\n[1-2]\n1", "line 3: 1 stands in line 2 already"),
             ("a head\nb head", "line 2: only one node can be the head"),
             ("[1-2] head", "line 1: only one node can be the head"),
-            ("a gpu=4", "unknown key \"gpu\"; known are user, port"),
+            (
+                "a gpu=4",
+                "unknown key \"gpu\"; known are user, port, gpus, iface, key, sudo; did you mean gpus?",
+            ),
+            ("a USER=x", "did you mean user?"),
+            ("a hed", "did you mean head?"),
+            ("a\nA", "line 2: A stands in line 1 already"),
+            ("10.0.0.[254-256]", "10.0.0.256 is no IP address"),
+            ("10.0.0.011", "without leading zeros"),
+            ("10.0.0", "10.0.0 is no IP address"),
             ("a 4", "\"4\" is not understood"),
             ("a port=0", "port=0: a port is"),
             ("a port=65536", "a port is"),
@@ -344,6 +407,36 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(part), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn another_file_is_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x");
+        for (text, words) in [
+            (
+                "name = \"x\"\n[image]\nref = \"a\"\n",
+                "looks like bundle.toml",
+            ),
+            ("{\n \"format\": 1}", "looks like JSON"),
+            (
+                "10.0.0.11 ssh-ed25519 AAAA\n",
+                "looks like a known_hosts file",
+            ),
+            ("[gpus]\nn1\n", "an inventory"),
+            ("\u{0}", "line 1"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = Hosts::read(&file).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        std::fs::write(&file, [0xff, 0xfe]).unwrap();
+        let error = Hosts::read(&file).unwrap_err().to_string();
+        assert!(error.contains("is not UTF-8 text"), "{error}");
+        let error = Hosts::read(&dir.path().join("none")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("there is no"), "{error}");
     }
 
     #[test]

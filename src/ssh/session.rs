@@ -186,7 +186,7 @@ impl Session {
     /// The hash of a file there, `quoted` for the shell; nothing when it cannot be read. Without
     /// `sha256sum` out there, the file is read back.
     pub fn sha256(&self, quoted: &str) -> Result<Option<Sha256>> {
-        let output = self.exec(&format!("sha256sum <{quoted}"))?;
+        let output = self.exec(&format!("echo; sha256sum <{quoted}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let hash = text.split_whitespace().find_map(|word| word.parse().ok());
         if hash.is_some() {

@@ -78,9 +78,12 @@ impl Settings {
 
     /// Takes over what `ssh -G` printed: a key and its value a line.
     fn apply(&mut self, configuration: &str) -> Result<()> {
-        self.identity_files.clear();
         let (mut user_files, mut global_files) = (Vec::new(), Vec::new());
-        let files = |value: &str| value.split(' ').map(expand_home).collect();
+        let mut identities = Vec::new();
+        let files = |value: &str| {
+            let files = value.split(' ').filter(|file| *file != "none");
+            files.map(expand_home).collect()
+        };
         for line in configuration.lines() {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             let set = (!value.is_empty() && value != "none").then(|| value.to_owned());
@@ -88,7 +91,7 @@ impl Settings {
                 "hostname" => value.clone_into(&mut self.host),
                 "user" => value.clone_into(&mut self.user),
                 "port" => self.port = value.parse().unwrap_or(self.port),
-                "identityfile" => self.identity_files.push(expand_home(value)),
+                "identityfile" => identities.push(value),
                 "identitiesonly" => self.identities_only = value == "yes",
                 "identityagent" => self.agent = agent_socket(value),
                 "proxyjump" => self.jump = set,
@@ -104,11 +107,40 @@ impl Settings {
                 _ => {}
             }
         }
+        let files = identities.iter().map(|file| self.expand_tokens(file));
+        self.identity_files = files.map(|file| expand_home(&file)).collect();
         user_files.extend(global_files);
         if !user_files.is_empty() {
             self.known_hosts = user_files;
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// The tokens of `ssh_config(5)`, which `ssh -G` leaves in the names of key files.
+    fn expand_tokens(&self, text: &str) -> String {
+        let home = env::var("HOME").unwrap_or_default();
+        let local_user = env::var("USER").unwrap_or_default();
+        let mut expanded = String::with_capacity(text.len());
+        let mut characters = text.chars();
+        while let Some(character) = characters.next() {
+            if character != '%' {
+                expanded.push(character);
+                continue;
+            }
+            match characters.next() {
+                Some('h') => expanded.push_str(&self.host),
+                Some('r') => expanded.push_str(&self.user),
+                Some('p') => expanded.push_str(&self.port.to_string()),
+                Some('d') => expanded.push_str(&home),
+                Some('u') => expanded.push_str(&local_user),
+                Some('%') => expanded.push('%'),
+                // Such a file does not exist, and is passed over.
+                other => expanded.extend(['%'].into_iter().chain(other)),
+            }
+        }
+        expanded
     }
 }
 
@@ -155,8 +187,8 @@ mod tests {
         settings
             .apply(
                 "host gpu1\nuser admin\nhostname 10.0.0.11\nport 2222\nidentityfile /k/one\n\
-                 identityfile /k/two\nidentitiesonly yes\nidentityagent /run/agent\n\
-                 proxyjump bastion:22\nhostkeyalias g\nuserknownhostsfile /u/one /u/two\n\
+                 identityfile /k/%r_%h_%%_%x\nidentitiesonly yes\nidentityagent /run/agent\n\
+                 proxyjump bastion:22\nhostkeyalias g\nuserknownhostsfile /u/one none /u/two\n\
                  globalknownhostsfile /etc/g\nproxycommand none\nforwardagent no\n",
             )
             .unwrap();
@@ -165,7 +197,7 @@ mod tests {
             port: 2222,
             user: "admin".into(),
             key: None,
-            identity_files: vec!["/k/one".into(), "/k/two".into()],
+            identity_files: vec!["/k/one".into(), "/k/admin_10.0.0.11_%_%x".into()],
             identities_only: true,
             agent: AgentSocket::At("/run/agent".into()),
             jump: Some("bastion:22".into()),

@@ -80,6 +80,7 @@ fn calls_are_answered_in_any_order() {
         let facts = agent.link.call(Request::Facts {
             address: IpAddr::from([127, 0, 0, 1]),
             paths: vec!["/data".parse().unwrap()],
+            ports: Vec::new(),
         });
         let Ok(Answer::Facts(facts)) = facts else {
             panic!("{facts:?}");

@@ -34,6 +34,19 @@ fn both_directions_flow_at_once() {
     echo(&session(&sshd));
 }
 
+/// By default a server does it after 1 GiB or more, depending on the cipher.
+#[test]
+fn nothing_is_lost_when_the_server_changes_keys_under_way() {
+    let sshd = Sshd::start("RekeyLimit 4M\nMaxSessions 100");
+    let session = session(&sshd);
+    echo(&session);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| echo(&session));
+        }
+    });
+}
+
 #[test]
 fn two_streams_and_commands_share_a_connection() {
     let sshd = Sshd::start("MaxSessions 100");

@@ -9,6 +9,15 @@ use std::time::{Duration, Instant};
 
 use bundle::ssh::Node;
 
+/// A user who exists for one server only, with the user id 1234.
+pub const GUEST: &str = "guest";
+
+/// The guest's password.
+pub const GUEST_PASSWORD: &str = "correct horse";
+
+/// [`GUEST_PASSWORD`] as `openssl passwd -6` writes it.
+const GUEST_HASH: &str = "$6$testbed$.MTiYkVH/cBHMcUzt1hICLgCLL3pkuJZxSGnrU1YBlVeZqnZgCEoItLJbNIwMG5/fm5CM86lgJ7qonCbGJuZl1";
+
 /// Runs until dropped.
 pub struct Sshd {
     dir: tempfile::TempDir,
@@ -19,6 +28,29 @@ pub struct Sshd {
 impl Sshd {
     /// Starts a server with more lines of `sshd_config`. The key of [`Self::key`] logs in.
     pub fn start(configuration: &str) -> Self {
+        Self::launch(configuration, None)
+    }
+
+    /// Starts a server in a mount namespace of its own, after a shell script that is given the
+    /// server's directory. Needs root.
+    pub fn start_in(configuration: &str, setup: &str) -> Self {
+        Self::launch(configuration, Some(setup))
+    }
+
+    /// As [`Self::start_in`], with a user [`GUEST`] who has this login shell and an empty home.
+    pub fn start_with_guest(configuration: &str, shell: &str, setup: &str) -> Self {
+        let accounts = format!(
+            "for file in passwd shadow; do cp /etc/$file $1/$file; done
+             echo '{GUEST}:x:1234:1234::/home/{GUEST}:{shell}' >>$1/passwd
+             echo '{GUEST}:{GUEST_HASH}:19000:0:99999:7:::' >>$1/shadow
+             for file in passwd shadow; do mount --bind $1/$file /etc/$file; done
+             mount -t tmpfs tmpfs /home; mkdir /home/{GUEST}; chown 1234 /home/{GUEST}
+             mkdir -p /var/lib/bundle; mount -t tmpfs -o mode=755 tmpfs /var/lib/bundle\n"
+        );
+        Self::launch(configuration, Some(&(accounts + setup)))
+    }
+
+    fn launch(configuration: &str, setup: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The server reads authorized keys as the user who logs in.
         run("chmod", &["755", dir.path().to_str().unwrap()]);
@@ -46,7 +78,14 @@ impl Sshd {
             fs::create_dir_all("/run/sshd").unwrap();
         }
         let log = fs::File::create(dir.path().join("log")).unwrap();
-        let server = Command::new("/usr/sbin/sshd")
+        let mut command = Command::new("/usr/sbin/sshd");
+        if let Some(setup) = setup {
+            command = Command::new("unshare");
+            let script = format!("{setup}\nshift; exec /usr/sbin/sshd \"$@\"");
+            command.args(["--mount", "sh", "-euc", &script, "sh"]);
+            command.arg(dir.path());
+        }
+        let server = command
             .args(["-D", "-e", "-f"])
             .arg(&file)
             .stdin(Stdio::null())

@@ -8,11 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::child::Children;
 use super::exec;
 use super::facts::{Facts, Space};
+use super::protocol::Exited;
+use crate::error::Result;
 use crate::fs::{device, free_space};
 use crate::path::AbsPath;
 
 mod gpu;
 mod interface;
+mod listeners;
 mod runtime;
 
 pub use runtime::find as find_runtime;
@@ -21,17 +24,22 @@ pub use runtime::find as find_runtime;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Facts about this node as the owner of `address`, with its `/` at `root`.
-pub fn collect(children: &Children, root: &Path, address: IpAddr, paths: &[AbsPath]) -> Facts {
-    let tools = Tools(children);
-    let (gpus, driver) = gpu::find(&tools);
-    let runtime = runtime::find(&tools);
+pub fn collect(
+    tools: &Tools,
+    root: &Path,
+    address: IpAddr,
+    paths: &[AbsPath],
+    ports: &[u16],
+) -> Facts {
+    let (gpus, driver) = gpu::find(tools);
+    let (runtime, runtime_complaint) = runtime::find(tools);
     let mut space: Vec<Space> = paths
         .iter()
         .filter_map(|path| space_of(path, &path.below(root)))
         .collect();
     let own = runtime
         .as_ref()
-        .and_then(|runtime| runtime::directory(&tools, runtime));
+        .and_then(|runtime| runtime::directory(tools, runtime));
     space.extend(own.and_then(|path| space_of(&path, Path::new(path.as_str()))));
     Facts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into(),
@@ -41,9 +49,11 @@ pub fn collect(children: &Children, root: &Path, address: IpAddr, paths: &[AbsPa
         toolkit: ["nvidia-container-runtime-hook", "nvidia-ctk"]
             .iter()
             .any(|name| on_path(name)),
+        listeners: listeners::find(tools, runtime.as_ref(), ports),
         runtime,
+        runtime_complaint,
         space,
-        clock_ms: now_ms(),
+        clock_ms: now_ms(), // the last: the caller compares it with its own at once
     }
 }
 
@@ -53,9 +63,14 @@ pub struct Tools<'a>(pub &'a Children);
 impl Tools<'_> {
     /// Standard output of a command that succeeds; `None` when it is not there or fails.
     pub fn output(&self, argv: &[&str]) -> Option<String> {
-        let argv: Vec<String> = argv.iter().map(|&part| part.to_owned()).collect();
-        let exited = exec::run(self.0, &argv, "", PATIENCE).ok()?;
+        let exited = self.run(argv).ok()?;
         (exited.status == 0).then_some(exited.stdout)
+    }
+
+    /// Runs a command to its end, within [`PATIENCE`].
+    pub fn run(&self, argv: &[&str]) -> Result<Exited> {
+        let argv: Vec<String> = argv.iter().map(|&part| part.to_owned()).collect();
+        exec::run(self.0, &argv, "", PATIENCE)
     }
 }
 
@@ -87,11 +102,25 @@ mod tests {
     fn this_machine_has_facts() {
         let paths = ["/tmp/not-there-yet/x".parse().unwrap()];
         let address = IpAddr::from([127, 0, 0, 1]);
-        let facts = collect(&Children::default(), Path::new("/"), address, &paths);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let children = Children::default();
+        let facts = collect(
+            &Tools(&children),
+            Path::new("/"),
+            address,
+            &paths,
+            &[port, 1],
+        );
         assert_eq!(facts.interface.as_deref(), Some("lo"));
         assert!(!facts.hostname.is_empty());
         assert_eq!(facts.space[0].path, paths[0]);
         assert!(facts.space[0].free > 0 && facts.space[0].device > 0);
         assert!(facts.clock_ms > 1_700_000_000_000);
+        let [taken] = &facts.listeners[..] else {
+            panic!("{:?}", facts.listeners);
+        };
+        assert_eq!((taken.port, taken.container.as_deref()), (port, None));
+        assert!(taken.program.as_ref().is_some_and(|name| !name.is_empty()));
     }
 }

@@ -18,6 +18,7 @@ mod fill;
 mod generations;
 mod home;
 mod inventory;
+mod look;
 mod parallel;
 mod place;
 mod prepare;
@@ -29,6 +30,8 @@ mod versions;
 
 pub use generations::{blob, installed, manifest, names, prune, verify};
 pub use versions::{Prepared, versions};
+
+pub use look::{Look, look};
 
 use fill::{Filling, Worker};
 use home::Home;
@@ -97,14 +100,7 @@ impl Store {
     /// Refuses the bundle when one with a higher serial is installed under its name. Content that
     /// cannot be read any more keeps nobody from installing.
     pub fn refuse_older(&self) -> Result<()> {
-        let installed = lock(&self.state).current_manifest(&self.home);
-        let newer = installed.filter(|installed| installed.serial > self.manifest.serial);
-        newer.map_or(Ok(()), |newer| {
-            Err(Error::Untrusted(format!(
-                "{} has serial {}, but serial {} is installed: it may be an old copy that came back; install a newer one, or say --allow-older",
-                self.manifest.name, self.manifest.serial, newer.serial
-            )))
-        })
+        refuse_older(&self.manifest, &lock(&self.state), &self.home)
     }
 
     /// Where an image blob is once the store is sealed.
@@ -117,6 +113,17 @@ impl Store {
 impl crate::relay::Store for Store {
     fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<()> {
         self.keep(chunk, &stored)
+    }
+}
+
+fn refuse_older(manifest: &Manifest, state: &State, home: &Home) -> Result<()> {
+    let installed = state.current_manifest(home);
+    match installed.filter(|installed| installed.serial > manifest.serial) {
+        None => Ok(()),
+        Some(newer) => Err(Error::Untrusted(format!(
+            "{} has serial {}, but serial {} is installed: it may be an old copy that came back; install a newer one, or say --allow-older",
+            manifest.name, manifest.serial, newer.serial
+        ))),
     }
 }
 
