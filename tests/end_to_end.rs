@@ -65,7 +65,7 @@ fn bundle(bed: &Testbed, dir: &Path, args: &str) -> std::process::Output {
 fn pack(bed: &Testbed, work: &Path, image: &str, mirror: &str) {
     fs::write(work.join("bundle.toml"), spec(image)).unwrap();
     let packed = Command::new(BUNDLE)
-        .args(["pack", "--mirror", mirror])
+        .args(["pack", "--image-daemon", "--mirror", mirror])
         .current_dir(work)
         .env("DOCKER_HOST", bed.variable("DOCKER_HOST"))
         .output()

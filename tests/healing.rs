@@ -29,7 +29,7 @@ fn pack(bed: &Testbed, work: &Path, variant: &str) {
     );
     fs::write(work.join("bundle.toml"), spec).unwrap();
     let packed = Command::new(BUNDLE)
-        .args(["pack", "--model-dir", "model"])
+        .args(["pack", "--image-daemon", "--model-dir", "model"])
         .current_dir(work)
         .env("DOCKER_HOST", bed.variable("DOCKER_HOST"))
         .output()

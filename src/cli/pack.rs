@@ -19,12 +19,14 @@ use crate::hub::{self, Client, Endpoint, Source, Token};
 use crate::image::ImageSource;
 use crate::image::archive::{ImageWish, TarSource};
 use crate::image::daemon::DaemonSource;
+use crate::image::directory::DirectorySource;
+use crate::image::registry::{self, Name, RegistrySource};
 use crate::pack::hub_source::HubSource;
 use crate::pack::plan::{ModelPlan, Plan};
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
 use crate::pack::spec::{ImageSpec, ModelSpec, SPEC_NAME, Spec};
-use crate::pack::{extra_files, model_dir, pinned_commit};
+use crate::pack::{extra_files, model_dir, pinned_commit, pinned_digest};
 use crate::ssh::Prompt as _;
 
 /// Arguments of `bundle pack`.
@@ -52,9 +54,16 @@ pub struct Args {
     /// Directory of the bundle [default: ./NAME.bundle].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Take the image from an archive (of `docker save`, podman or skopeo) instead of a local daemon.
-    #[arg(long, value_name = "FILE")]
+    /// Ask this registry for the image first; may be given several times. PREFIX goes in front of the
+    /// repository's name, as for a proxy project of Harbor.
+    #[arg(long, value_name = "HOST[/PREFIX]|URL")]
+    registry_mirror: Vec<String>,
+    /// Take the image from an archive of `docker save`, podman or skopeo, or from an OCI directory.
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "registry_mirror")]
     image_tar: Option<PathBuf>,
+    /// Take the image from the local docker or podman.
+    #[arg(long, conflicts_with_all = ["image_tar", "registry_mirror"])]
+    image_daemon: bool,
     /// Take the model from a directory instead of the hub; with several models, say OWNER/NAME=DIR
     /// for each.
     #[arg(long, value_name = "DIR")]
@@ -177,31 +186,54 @@ impl Sources<'_> {
         })
     }
 
-    /// The archive that is given, else a local daemon.
+    /// What is given; else a registry.
     fn image(&self, image: &ImageSpec) -> Result<Box<dyn ImageSource>> {
         let reference = image.reference.clone().ok_or_else(|| {
             Error::Usage("[image] needs a ref: the name that the image gets on the nodes".into())
         })?;
+        let name: Name = reference.parse()?;
         let wish = ImageWish {
-            reference,
+            reference: name.tag(),
             platform: image.platform.clone(),
         };
-        Ok(match &self.args.image_tar {
-            Some(path) => Box::new(TarSource::new(path, wish)?),
-            None => Box::new(DaemonSource::find(wish)?),
-        })
+        if let Some(path) = &self.args.image_tar {
+            return Ok(if path.is_dir() {
+                Box::new(DirectorySource::new(path, wish))
+            } else {
+                Box::new(TarSource::new(path, wish)?)
+            });
+        }
+        if self.args.image_daemon {
+            return Ok(Box::new(DaemonSource::find(wish)?));
+        }
+        let pinned = if self.args.fresh {
+            None
+        } else {
+            pinned_digest(self.out, image)?
+        };
+        let options = registry::Options {
+            mirrors: self.args.registry_mirror.clone(),
+            pinned,
+            http: self.http(),
+        };
+        let source = RegistrySource::find(&name, &image.platform, &options)?;
+        Ok(Box::new(source))
+    }
+
+    fn http(&self) -> http::Options {
+        http::Options {
+            proxy: self.args.proxy.clone(),
+            ca_file: self.args.ca_file.clone(),
+            stop: Arc::clone(self.stop),
+            ..http::Options::default()
+        }
     }
 
     fn hub(&self) -> Result<Client> {
         Client::new(hub::Options {
             endpoint: Endpoint::choose(self.args.source, self.args.mirror.as_deref())?,
             token: Token::find(self.args.source, self.args.token_file.as_deref())?,
-            http: http::Options {
-                proxy: self.args.proxy.clone(),
-                ca_file: self.args.ca_file.clone(),
-                stop: Arc::clone(self.stop),
-                ..http::Options::default()
-            },
+            http: self.http(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,6 +113,11 @@ impl Http {
     /// Starts a request; hand it to [`Http::send`].
     pub fn get(&self, url: &Url) -> RequestBuilder {
         self.client.get(url.clone())
+    }
+
+    /// Starts a request that posts something; hand it to [`Http::send`].
+    pub fn post(&self, url: &Url) -> RequestBuilder {
+        self.client.post(url.clone())
     }
 
     /// Sends a request, after any pause that its host asked for. Answers that only another attempt
@@ -285,6 +291,17 @@ fn give_up(what: &str, fault: &Fault, failures: u32) -> Error {
         "cannot fetch {what} from {}: {}{tries}",
         fault.host, fault.cause
     ))
+}
+
+/// Reads a whole answer that is not large, or its first `limit` bytes.
+pub fn read_all(response: Response, limit: u64) -> Attempt<Vec<u8>> {
+    let host = host_of(response.url());
+    let mut bytes = Vec::new();
+    response
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Fault::passing(host, format!("it broke off: {}", root_cause(&error))))?;
+    Ok(bytes)
 }
 
 /// A URL's host, with its port if that is unusual.

@@ -2,14 +2,18 @@
 //! patience with servers that fail for a while. It never follows a redirect by itself, because
 //! only the caller knows which host may see a token.
 
+mod base;
 mod client;
 mod fault;
 mod limits;
 mod patience;
 mod range;
+mod redirect;
 mod tls;
 
-pub use client::{Http, Options, describe, host_of};
+pub use base::{base_url, below};
+pub use client::{Http, Options, describe, host_of, read_all};
 pub use fault::{Attempt, Fault, Remedy};
 pub use patience::Patience;
 pub use range::{Span, read_span};
+pub use redirect::{Direct, MAX_HOPS, redirect_target};

@@ -6,6 +6,7 @@ use reqwest::Url;
 
 use super::source::Source;
 use crate::error::{Error, Result};
+use crate::http::{base_url, below};
 use crate::path::RelPath;
 
 /// The base URL of a hub or mirror, and what it speaks.
@@ -26,29 +27,12 @@ impl Endpoint {
     /// `hf-mirror.com`, `https://hf-mirror.com`, or `http://10.0.0.1:8080/hub` in a closed
     /// network. Without a scheme it is https.
     pub fn parse(source: Source, text: &str) -> Result<Self> {
-        let refuse = |cause: &str| {
-            Err(Error::Usage(format!(
+        let base = base_url(text).map_err(|cause| {
+            Error::Usage(format!(
                 "{text:?} is no address of a hub: {cause}; write a host like hf-mirror.com or a URL"
-            )))
-        };
-        let full = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("https://{text}")
-        };
-        let Ok(url) = Url::parse(full.trim_end_matches('/')) else {
-            return refuse("it cannot be read as a URL");
-        };
-        if !matches!(url.scheme(), "http" | "https") {
-            return refuse("it is neither http nor https");
-        }
-        if !url.has_host() || url.query().is_some() || url.fragment().is_some() {
-            return refuse("it must be a host and perhaps a path");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return refuse("it must not hold a password; give a token with --token-file");
-        }
-        Ok(Self { source, base: url })
+            ))
+        })?;
+        Ok(Self { source, base })
     }
 
     pub(super) fn source(&self) -> Source {
@@ -86,12 +70,7 @@ impl Endpoint {
 
     /// A URL below the endpoint; each segment is percent-encoded as a whole, slashes included.
     pub(super) fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.base.clone();
-        // Only URLs like `data:` have no segments, and `parse` lets none of them through.
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
-        }
-        url
+        below(&self.base, segments)
     }
 
     /// Whether a URL is on the endpoint's own origin (scheme, host and port), the only one that

@@ -1,7 +1,6 @@
 //! What listing a model has in common for all kinds of hub: fetching JSON, and checking the files.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 
 use reqwest::blocking::Response;
 use reqwest::header::HeaderMap;
@@ -14,7 +13,7 @@ use super::repository::{RemoteFile, Repository};
 use super::source::Source;
 use super::{huggingface, modelscope};
 use crate::error::{Error, Result};
-use crate::http::{Attempt, Fault, host_of};
+use crate::http::{Attempt, Fault, host_of, read_all};
 
 /// No answer is larger: a page of the hub's holds 1000 entries, one of ModelScope's 3000.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -69,11 +68,7 @@ impl Lister<'_> {
 fn read_json<T: DeserializeOwned>(response: Response) -> Attempt<(T, HeaderMap)> {
     let host = host_of(response.url());
     let headers = response.headers().clone();
-    let mut bytes = Vec::new();
-    response
-        .take(MAX_ANSWER)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Fault::passing(host.clone(), format!("it broke off: {error}")))?;
+    let bytes = read_all(response, MAX_ANSWER)?;
     let value = serde_json::from_slice(&bytes).map_err(|error| {
         let is_page = bytes.trim_ascii_start().starts_with(b"<");
         let kind = if is_page { "a web page" } else { "something" };

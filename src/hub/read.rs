@@ -1,35 +1,27 @@
 //! One attempt at a range: from the hub's own URL of a file, through redirects, to its bytes.
 
-use std::io::Read as _;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use reqwest::blocking::Response;
-use reqwest::header::{ETAG, HeaderMap, LOCATION, RANGE};
+use reqwest::header::{ETAG, HeaderMap, RANGE};
 use reqwest::{StatusCode, Url};
 
 use super::refusal::refusal;
 use super::repository::{Expected, RemoteFile, Repository};
-use crate::http::{Attempt, Fault, Span, host_of, read_span};
-
-/// A signed URL is used again for so long. They live for an hour or so; the first that fails is
-/// forgotten in any case.
-const SIGNED_URL_LIFE: Duration = Duration::from_mins(10);
-/// Redirects that one answer may take.
-const MAX_HOPS: usize = 6;
+use crate::http::{Attempt, Direct, Fault, MAX_HOPS, Span, host_of, read_span, redirect_target};
 
 /// What earlier reads of a file learned.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Where the bytes were found, and when.
-    direct: Option<(Url, Instant)>,
+    /// Where the bytes were found.
+    direct: Direct,
     /// The entity tags of the bytes, by host.
     etags: Vec<(String, String)>,
 }
 
 impl Repository {
     pub(super) fn try_read(&self, file: usize, span: Span, buffer: &mut [u8]) -> Attempt<()> {
-        let direct = self.direct_url(file);
+        let direct = self.seen(file).direct.fresh();
         let start = direct.unwrap_or_else(|| {
             let path = &self.files[file].path;
             self.client
@@ -40,7 +32,7 @@ impl Repository {
             .answer(file, span, start)
             .and_then(|response| read_span(response, span, buffer));
         if result.is_err() {
-            self.seen(file).direct = None;
+            self.seen(file).direct.forget();
         }
         result
     }
@@ -68,18 +60,10 @@ impl Repository {
                 return Err(refusal(&self.client, &self.name, &response));
             }
             self.check_etag(file, &host, response.headers())?;
-            self.seen(file).direct.get_or_insert((url, Instant::now()));
+            self.seen(file).direct.learn(url);
             return Ok(response);
         }
         Err(Fault::lasting(host_of(&url), "it redirects without end"))
-    }
-
-    /// Where the bytes were found last time, if that was not long ago.
-    fn direct_url(&self, file: usize) -> Option<Url> {
-        let seen = self.seen(file);
-        let (url, found) = seen.direct.as_ref()?;
-        let fresh = found.elapsed() < SIGNED_URL_LIFE;
-        fresh.then(|| url.clone())
     }
 
     /// The content must not change between two ranges of a file.
@@ -109,26 +93,6 @@ impl Repository {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Where a redirect leads. Never from https to http: what is fetched in the clear can be watched.
-fn redirect_target(mut response: Response, from: &Url) -> Attempt<Url> {
-    let host = host_of(from);
-    let location = response.headers().get(LOCATION);
-    let target = location
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| from.join(text).ok())
-        .filter(|url| matches!(url.scheme(), "http" | "https"));
-    // A connection is used again only when its last body was read; a redirect's is short.
-    let _ = std::io::copy(&mut response.by_ref().take(64 << 10), &mut std::io::sink());
-    let Some(target) = target else {
-        return Err(Fault::passing(host, "it sent a redirect to nowhere"));
-    };
-    if from.scheme() == "https" && target.scheme() == "http" {
-        let cause = format!("it redirects to unencrypted http on {}", host_of(&target));
-        return Err(Fault::lasting(host, cause));
-    }
-    Ok(target)
 }
 
 /// What an answer says that is not as listed. Facts of another kind than the listed ones say

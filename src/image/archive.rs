@@ -6,11 +6,10 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
+use super::config::Config;
 use super::entries::{Kind, kind_of, name_of};
-use super::facts::{Watch, combine};
-use super::layout::{Layout, Metadata, find, platform_of};
+use super::layer::copy;
+use super::layout::{Layout, Metadata, find};
 use super::{ImageSource, Sink};
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
@@ -26,7 +25,7 @@ pub struct ImageWish {
     pub platform: String,
 }
 
-/// Bytes that are passed on at once.
+/// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
 
 /// A tar file on disk.
@@ -73,7 +72,7 @@ impl ImageSource for TarSource {
 
 /// What streaming past has shown.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     metadata: Metadata,
     layers: BTreeMap<String, (Sha256, LayerFacts)>,
     /// Entries that are links to others: 20.10 stores a repeated layer so.
@@ -94,8 +93,7 @@ pub fn stream(
         let entry = entry.map_err(|cause| unreadable(&cause))?;
         seen.take(entry, wanted, sink)?;
     }
-    let layout = find(&seen.metadata, Some(&wish.reference), &wish.platform)?;
-    seen.image(&layout, wish, sink)
+    seen.image(wish, sink)
 }
 
 /// The names of the entries that make up the wished image.
@@ -109,16 +107,11 @@ fn wanted(file: &File, wish: &ImageWish) -> Result<BTreeSet<String>> {
         let entry = entry.map_err(|cause| unreadable(&cause))?;
         seen.take(entry, Some(&BTreeSet::new()), &mut Nowhere)?;
     }
-    let layout = find(&seen.metadata, Some(&wish.reference), &wish.platform)?;
-    Ok(layout
-        .layers
-        .iter()
-        .map(|layer| seen.resolve(layer).to_owned())
-        .collect())
+    seen.wanted(wish)
 }
 
 /// Takes nothing: no layer is wanted while the index is looked for.
-struct Nowhere;
+pub(super) struct Nowhere;
 
 impl Sink for Nowhere {
     fn has(&self, _layer: Sha256) -> Option<LayerFacts> {
@@ -162,7 +155,20 @@ impl Seen {
             return Ok(());
         }
         let size = entry.size();
-        match kind_of(entry, size).map_err(|cause| unreadable(&cause))? {
+        self.take_file(name, entry, size, wanted, sink)
+    }
+
+    /// Takes a file of the archive: keeps it when it is small, passes it on when it is a wanted
+    /// layer.
+    pub(super) fn take_file(
+        &mut self,
+        name: String,
+        file: impl Read,
+        size: u64,
+        wanted: Option<&BTreeSet<String>>,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        match kind_of(file, size).map_err(|cause| unreadable(&cause))? {
             Kind::Metadata(bytes) => {
                 self.metadata.insert(name, bytes);
             }
@@ -180,84 +186,61 @@ impl Seen {
         self.links.get(name).map_or(name, String::as_str)
     }
 
+    /// The names of the entries that make up the wished image.
+    pub(super) fn wanted(&self, wish: &ImageWish) -> Result<BTreeSet<String>> {
+        let layers = self.layout(wish)?.layers;
+        Ok(layers
+            .iter()
+            .map(|layer| self.resolve(layer).to_owned())
+            .collect())
+    }
+
+    fn layout(&self, wish: &ImageWish) -> Result<Layout> {
+        find(&self.metadata, Some(&wish.reference), &wish.platform)
+    }
+
     /// Checks config and layers against each other and passes the config on.
-    fn image(mut self, layout: &Layout, wish: &ImageWish, sink: &mut dyn Sink) -> Result<Image> {
+    pub(super) fn image(mut self, wish: &ImageWish, sink: &mut dyn Sink) -> Result<Image> {
+        let layout = self.layout(wish)?;
         let bytes = self.metadata.remove(&layout.config).ok_or_else(|| {
             Error::Damaged(format!(
                 "the archive lacks the image's config {}",
                 layout.config
             ))
         })?;
-        let id = Sha256::of(&bytes);
-        check_config_name(&layout.config, id)?;
-        let config: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Damaged(format!("the image's config is damaged: {error}")))?;
-        let platform = platform_of(&config).unwrap_or_default();
-        if platform != wish.platform {
-            return Err(Error::Usage(format!(
-                "the image is for {platform}, the spec wants {}; correct platform in [image] or pack another image",
-                wish.platform
-            )));
-        }
-        let diff_ids = diff_ids(&config)?;
+        let config = Config::read(&bytes, &wish.platform)?;
+        check_config_name(&layout.config, config.id)?;
         let found = layout
             .layers
             .iter()
             .map(|name| self.layers.get(self.resolve(name)));
         let found: Vec<Option<&(Sha256, LayerFacts)>> = found.collect();
-        if found.len() != diff_ids.len() {
+        if found.len() != config.diff_ids.len() {
             return Err(Error::Damaged(format!(
                 "the image's config names {} layers, the archive {}",
-                diff_ids.len(),
+                config.diff_ids.len(),
                 found.len()
             )));
         }
-        for ((name, layer), wanted) in layout.layers.iter().zip(&found).zip(&diff_ids) {
+        for ((name, layer), wanted) in layout.layers.iter().zip(&found).zip(&config.diff_ids) {
             check_layer(name, layer.map(|(digest, _)| *digest), *wanted)?;
         }
         sink.begin(&"config".parse()?, None)?;
         sink.write(&bytes)?;
         sink.end(LayerFacts::default())?;
         let layer_facts = found.iter().flatten().map(|(_, facts)| facts.clone());
-        let layer_facts: Vec<LayerFacts> = layer_facts.collect();
-        Ok(Image {
-            reference: wish.reference.clone(),
-            platform,
-            config: id,
-            layers: diff_ids,
-            registry_digest: None,
-            facts: combine(&layer_facts, &config),
-            layer_facts,
-            files: Vec::new(),
-        })
+        Ok(config.image(wish, layer_facts.collect(), None))
     }
 }
 
 /// Streams one layer to the sink, and looks at it meanwhile.
 fn pass_on(mut layer: impl Read, name: &str, sink: &mut dyn Sink) -> Result<(Sha256, LayerFacts)> {
-    let mut watch = Watch::new();
-    let mut buffer = vec![0; PIECE];
-    sink.begin(
-        &name
-            .parse()
-            .map_err(|error: Error| Error::Damaged(error.to_string()))?,
-        None,
-    )?;
-    loop {
-        match layer
-            .read(&mut buffer)
-            .map_err(|cause| unreadable(&cause).at(name))?
-        {
-            0 => {
-                let facts = watch.finish();
-                return Ok((sink.end(facts.clone())?, facts));
-            }
-            length => {
-                watch.update(&buffer[..length]);
-                sink.write(&buffer[..length])?;
-            }
-        }
-    }
+    let label = name
+        .parse()
+        .map_err(|error: Error| Error::Damaged(error.to_string()))?;
+    sink.begin(&label, None)?;
+    let facts = copy(&mut layer, sink).map_err(|error| error.at(name))?;
+    Ok((sink.end(facts.clone())?, facts))
 }
 
 /// Where a link in the archive leads: `../ID/layer.tar` is relative to the entry's directory.
@@ -304,27 +287,6 @@ fn check_layer(name: &str, found: Option<Sha256>, wanted: Sha256) -> Result<()> 
             "the archive lacks layer {name}; save the image again"
         ))),
     }
-}
-
-fn diff_ids(config: &Value) -> Result<Vec<Sha256>> {
-    let listed = config["rootfs"]["diff_ids"].as_array();
-    let listed = listed.ok_or_else(|| {
-        Error::Damaged("the image's config lists no layers (rootfs.diff_ids)".into())
-    })?;
-    listed
-        .iter()
-        .map(|id| {
-            let id = id.as_str().unwrap_or_default();
-            id.strip_prefix("sha256:")
-                .unwrap_or(id)
-                .parse()
-                .map_err(|_| {
-                    Error::Damaged(format!(
-                        "the image's config names a layer {id:?}, which is no digest"
-                    ))
-                })
-        })
-        .collect()
 }
 
 fn unreadable(cause: &std::io::Error) -> Error {

@@ -122,14 +122,20 @@ fn oci(compress: fn(&[u8]) -> Vec<u8>) -> (Vec<u8>, Vec<Vec<u8>>) {
     let stored: Vec<Vec<u8>> = layers.iter().map(|layer| compress(layer)).collect();
     let config = config(&layers);
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Sha256::of(bytes));
-    let descriptor =
-        |bytes: &[u8]| serde_json::json!({"digest": format!("sha256:{}", Sha256::of(bytes))});
+    let descriptor = |bytes: &[u8]| {
+        serde_json::json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": format!("sha256:{}", Sha256::of(bytes)),
+            "size": bytes.len(),
+        })
+    };
     let manifest = serde_json::json!({
+        "schemaVersion": 2,
         "config": descriptor(&config),
         "layers": stored.iter().map(|bytes| descriptor(bytes)).collect::<Vec<_>>(),
     });
     let manifest = manifest.to_string().into_bytes();
-    let index = serde_json::json!({"manifests": [descriptor(&manifest)]})
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor(&manifest)]})
         .to_string()
         .into_bytes();
     let mut entries: Vec<(String, Vec<u8>)> = stored

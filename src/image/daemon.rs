@@ -35,7 +35,7 @@ impl DaemonSource {
             }
         }
         Err(Error::Failed(format!(
-            "no local daemon has the image {} ({}); pull it first, or give a file with --image-tar",
+            "no local daemon has the image {} ({}); pull it first, or leave out --image-daemon to take it from its registry",
             wish.reference,
             reasons.join("; ")
         )))

@@ -11,6 +11,12 @@ const MAX_METADATA: u64 = 8 << 20;
 /// Enough to tell a tar by its magic.
 const SNIFF: usize = 512;
 
+/// How gzip streams start.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// How zstd frames start.
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
 /// What an entry turned out to be.
 pub enum Kind<'a> {
     /// JSON and other small files.
@@ -21,20 +27,37 @@ pub enum Kind<'a> {
 
 /// Tells what an entry of this size is, by its first bytes.
 pub fn kind_of<'a>(mut entry: impl Read + 'a, size: u64) -> io::Result<Kind<'a>> {
-    let mut start = Vec::new();
-    entry.by_ref().take(SNIFF as u64).read_to_end(&mut start)?;
-    let layer: Box<dyn Read + 'a> = if start.starts_with(&[0x1f, 0x8b]) {
+    let mut start = start_of(&mut entry)?;
+    if is_compressed(&start) || is_tar(&start) || size > MAX_METADATA {
         let whole = io::Cursor::new(start).chain(entry);
+        return Ok(Kind::Layer(uncompressed(whole)?));
+    }
+    entry.read_to_end(&mut start)?;
+    Ok(Kind::Metadata(start))
+}
+
+/// A layer without the compression that its first bytes tell of, if any.
+pub fn uncompressed<'a>(mut layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let start = start_of(&mut layer)?;
+    let (is_gzip, is_zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
+    let whole = io::Cursor::new(start).chain(layer);
+    Ok(if is_gzip {
         Box::new(flate2::read::MultiGzDecoder::new(whole))
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(zstd::Decoder::new(io::Cursor::new(start).chain(entry))?)
-    } else if is_tar(&start) || size > MAX_METADATA {
-        Box::new(io::Cursor::new(start).chain(entry))
+    } else if is_zstd {
+        Box::new(zstd::Decoder::new(whole)?)
     } else {
-        entry.read_to_end(&mut start)?;
-        return Ok(Kind::Metadata(start));
-    };
-    Ok(Kind::Layer(layer))
+        Box::new(whole)
+    })
+}
+
+fn start_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    reader.take(SNIFF as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(GZIP) || start.starts_with(ZSTD)
 }
 
 /// A tar's magic, or the zeros of an empty one.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::distribution::Reference;
+use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Platform};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -61,67 +63,63 @@ fn find_docker(bytes: &[u8], reference: Option<&str>) -> Result<Layout> {
 }
 
 fn find_oci(metadata: &Metadata, reference: Option<&str>, platform: &str) -> Result<Layout> {
-    let mut index: Value = read(metadata, "index.json")?;
+    let mut index: ImageIndex = read(metadata, "index.json")?;
     // An index may lead to another one, e.g. one per platform; real ones are two deep.
     for _ in 0..4 {
-        let entry = choose(&index, reference, platform)?;
-        let name = blob_name(&entry["digest"])?;
+        let name = blob_name(choose(&index, reference, platform)?);
         let next: Value = read(metadata, &name)?;
         if next.get("layers").is_some() {
-            let layers = next["layers"].as_array().into_iter().flatten();
+            let manifest: ImageManifest = read(metadata, &name)?;
             return Ok(Layout {
-                config: blob_name(&next["config"]["digest"])?,
-                layers: layers
-                    .map(|layer| blob_name(&layer["digest"]))
-                    .collect::<Result<_>>()?,
+                config: blob_name(manifest.config()),
+                layers: manifest.layers().iter().map(blob_name).collect(),
             });
         }
-        index = next;
+        index = read(metadata, &name)?;
     }
     Err(Error::Damaged("the image's index leads nowhere".into()))
 }
 
-/// The entry of an index for the reference and platform.
-fn choose<'a>(index: &'a Value, reference: Option<&str>, platform: &str) -> Result<&'a Value> {
-    let mut entries: Vec<&Value> = index["manifests"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
-    let names = |entry: &Value| -> Vec<String> {
-        [
-            "io.containerd.image.name",
-            "org.opencontainers.image.ref.name",
-        ]
-        .iter()
-        .filter_map(|key| entry["annotations"][*key].as_str().map(str::to_owned))
-        .collect()
-    };
+/// The entries of an index that are images for a platform, or may be; at least one.
+pub fn of_platform<'a>(index: &'a ImageIndex, platform: &str) -> Result<Vec<&'a Descriptor>> {
+    let of = |entry: &Descriptor| entry.platform().as_ref().map(platform_text);
+    let images = index.manifests().iter();
     // Attestations are not images.
-    entries.retain(|entry| entry["platform"]["os"] != "unknown");
-    let fits = |entry: &Value| match platform_of(&entry["platform"]) {
-        Some(found) => found == platform,
-        None => true,
-    };
-    let of_platform: Vec<&Value> = entries
-        .iter()
-        .copied()
-        .filter(|entry| fits(entry))
-        .collect();
-    if of_platform.is_empty() {
-        let found: Vec<String> = entries
-            .iter()
-            .filter_map(|entry| platform_of(&entry["platform"]))
-            .collect();
+    let images = images.filter(|entry| !of(entry).is_some_and(|text| text.starts_with("unknown")));
+    let images: Vec<&Descriptor> = images.collect();
+    let fits = |entry: &&&Descriptor| of(entry).is_none_or(|found| found == platform);
+    let fitting: Vec<&Descriptor> = images.iter().filter(fits).copied().collect();
+    if fitting.is_empty() {
+        let found: Vec<String> = images.iter().filter_map(|entry| of(entry)).collect();
         return Err(Error::Usage(format!(
             "the image is not for {platform}; it is for {}; correct platform in [image]",
             found.join(", ")
         )));
     }
-    if let [only] = of_platform[..] {
+    Ok(fitting)
+}
+
+/// The entry of an archive's index for the reference and platform.
+fn choose<'a>(
+    index: &'a ImageIndex,
+    reference: Option<&str>,
+    platform: &str,
+) -> Result<&'a Descriptor> {
+    let names = |entry: &Descriptor| -> Vec<String> {
+        let annotations = entry.annotations().as_ref();
+        [
+            "io.containerd.image.name",
+            "org.opencontainers.image.ref.name",
+        ]
+        .iter()
+        .filter_map(|key| annotations?.get(*key).cloned())
+        .collect()
+    };
+    let fitting = of_platform(index, platform)?;
+    if let [only] = fitting[..] {
         return Ok(only);
     }
-    let wished = |entry: &&&Value| {
+    let wished = |entry: &&&Descriptor| {
         let Some(wish) = reference.map(normal) else {
             return false;
         };
@@ -130,50 +128,35 @@ fn choose<'a>(index: &'a Value, reference: Option<&str>, platform: &str) -> Resu
             .iter()
             .any(|name| normal(name) == wish || *name == tag)
     };
-    of_platform
+    fitting
         .iter()
         .find(wished)
         .copied()
-        .ok_or_else(|| absent(reference, of_platform.iter().flat_map(|entry| names(entry))))
+        .ok_or_else(|| absent(reference, fitting.iter().flat_map(|entry| names(entry))))
 }
 
-/// `os/architecture` with the variant where it matters.
-pub fn platform_of(value: &Value) -> Option<String> {
-    let os = value["os"].as_str()?;
-    let architecture = value["architecture"].as_str()?;
-    match value["variant"].as_str().filter(|_| architecture == "arm") {
-        Some(variant) => Some(format!("{os}/{architecture}/{variant}")),
-        None => Some(format!("{os}/{architecture}")),
+fn platform_text(platform: &Platform) -> String {
+    let (os, architecture) = (platform.os(), platform.architecture());
+    match platform
+        .variant()
+        .as_ref()
+        .filter(|_| *architecture == Arch::ARM)
+    {
+        Some(variant) => format!("{os}/{architecture}/{variant}"),
+        None => format!("{os}/{architecture}"),
     }
+}
+
+/// `os/architecture` of a config, with the variant where it matters.
+pub fn platform_of(config: &Value) -> Option<String> {
+    Some(platform_text(&Platform::deserialize(config).ok()?))
 }
 
 /// A reference in full, so that spellings of the same image are equal.
 #[must_use]
 pub fn normal(reference: &str) -> String {
-    let (host, rest) = match reference.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest),
-        _ => ("docker.io", reference),
-    };
-    let host = if host == "index.docker.io" {
-        "docker.io"
-    } else {
-        host
-    };
-    let rest = if host == "docker.io" && !rest.contains('/') {
-        format!("library/{rest}")
-    } else {
-        rest.to_owned()
-    };
-    let tagged = rest.contains('@')
-        || rest
-            .rsplit('/')
-            .next()
-            .is_some_and(|last| last.contains(':'));
-    if tagged {
-        format!("{host}/{rest}")
-    } else {
-        format!("{host}/{rest}:latest")
-    }
+    let parsed = reference.parse::<Reference>();
+    parsed.map_or_else(|_| reference.to_owned(), |parsed| parsed.whole())
 }
 
 fn absent(wish: Option<&str>, found: impl Iterator<Item = String>) -> Error {
@@ -187,17 +170,12 @@ fn absent(wish: Option<&str>, found: impl Iterator<Item = String>) -> Error {
     ))
 }
 
-fn blob_name(digest: &Value) -> Result<String> {
-    let digest = digest.as_str().unwrap_or_default();
-    match digest.split_once(':') {
-        Some((algorithm, hex)) => Ok(format!("blobs/{algorithm}/{hex}")),
-        None => Err(Error::Damaged(format!(
-            "the image names a blob {digest:?}, which is no digest"
-        ))),
-    }
+fn blob_name(descriptor: &Descriptor) -> String {
+    let digest = descriptor.digest();
+    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
 }
 
-fn read(metadata: &Metadata, name: &str) -> Result<Value> {
+fn read<T: for<'de> Deserialize<'de>>(metadata: &Metadata, name: &str) -> Result<T> {
     let bytes = metadata.get(name).ok_or_else(|| {
         Error::Damaged(format!("the archive lacks {name}, which its index names"))
     })?;
@@ -230,7 +208,6 @@ mod tests {
             assert_eq!(normal(a), normal(b));
         }
         assert_ne!(normal("a/b:1"), normal("a/b:2"));
-        assert_eq!(normal("q.io/a@sha256:00"), "q.io/a@sha256:00");
     }
 
     #[test]
@@ -261,24 +238,49 @@ mod tests {
         );
     }
 
+    /// A descriptor of the blob `digit` 64 times, with more keys.
+    fn descriptor(digit: &str, more: &str) -> String {
+        let digest = digit.repeat(64);
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":1,"digest":"sha256:{digest}"{more}}}"#
+        )
+    }
+
+    fn platform(os: &str, architecture: &str) -> String {
+        format!(r#","platform":{{"os":"{os}","architecture":"{architecture}"}}"#)
+    }
+
+    fn blob(digit: &str) -> String {
+        format!("blobs/sha256/{}", digit.repeat(64))
+    }
+
+    fn index(entries: &[String]) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            entries.join(",")
+        )
+    }
+
     #[test]
     fn oci_indices_are_followed_by_platform() {
+        let inner = index(&[
+            descriptor("2", &platform("linux", "arm64")),
+            descriptor("3", &platform("linux", "amd64")),
+            descriptor("9", &platform("unknown", "unknown")),
+        ]);
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+            descriptor("4", ""),
+            descriptor("5", "")
+        );
         let files = metadata(&[
-            ("index.json", r#"{"manifests":[{"digest":"sha256:1"}]}"#),
-            (
-                "blobs/sha256/1",
-                r#"{"manifests":[{"digest":"sha256:2","platform":{"os":"linux","architecture":"arm64"}},
-                    {"digest":"sha256:3","platform":{"os":"linux","architecture":"amd64"}},
-                    {"digest":"sha256:9","platform":{"os":"unknown","architecture":"unknown"}}]}"#,
-            ),
-            (
-                "blobs/sha256/3",
-                r#"{"config":{"digest":"sha256:4"},"layers":[{"digest":"sha256:5"}]}"#,
-            ),
+            ("index.json", &index(&[descriptor("1", "")])),
+            (&blob("1"), &inner),
+            (&blob("3"), &manifest),
         ]);
         let layout = Layout {
-            config: "blobs/sha256/4".into(),
-            layers: vec!["blobs/sha256/5".into()],
+            config: blob("4"),
+            layers: vec![blob("5")],
         };
         assert_eq!(find(&files, None, "linux/amd64").unwrap(), layout);
         let error = find(&files, None, "linux/s390x").unwrap_err().to_string();
@@ -287,13 +289,9 @@ mod tests {
 
     #[test]
     fn an_index_that_leads_in_circles_ends() {
-        let files = metadata(&[
-            ("index.json", r#"{"manifests":[{"digest":"sha256:1"}]}"#),
-            ("blobs/sha256/1", r#"{"manifests":[{"digest":"sha256:1"}]}"#),
-        ]);
-        assert_eq!(
-            find(&files, None, "linux/amd64").unwrap_err().exit_code(),
-            10
-        );
+        let circle = index(&[descriptor("1", "")]);
+        let files = metadata(&[("index.json", &circle), (&blob("1"), &circle)]);
+        let error = find(&files, None, "linux/amd64").unwrap_err();
+        assert_eq!(error.exit_code(), 10);
     }
 }

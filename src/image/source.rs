@@ -1,5 +1,6 @@
 //! What every image source offers, and where its parts go.
 
+use super::hybrid::blob_path;
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
 use crate::error::Result;
@@ -65,5 +66,5 @@ pub trait Sink {
 
 /// The label of a part whose digest is known before: its name in the bundle.
 pub fn blob_label(digest: Sha256) -> Result<RelPath> {
-    format!("blobs/sha256/{digest}").parse()
+    blob_path(digest).parse()
 }

@@ -2,6 +2,8 @@
 
 mod buffers;
 mod ordered;
+mod segments;
 
 pub use buffers::{Buffer, Buffers};
 pub use ordered::{Ordered, in_order};
+pub use segments::{Segment, segments};

@@ -8,16 +8,7 @@ use crate::error::Result;
 use crate::pack::source::{RangeSource, SourceFile};
 use crate::pack::stored::StoredChunks;
 use crate::pack::tree::TreeId;
-use crate::parallel::in_order;
-use crate::parallel::{Buffer, Buffers};
-
-/// A range of a file that becomes one chunk; empty for an empty file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    file: usize,
-    offset: u64,
-    len: usize,
-}
+use crate::parallel::{Buffer, Buffers, Segment, in_order, segments};
 
 /// Feeds all files as those of `tree`. What an earlier run has packed is not read from
 /// the source again; the state of a half-packed file's hash comes from its chunks in `stored`.
@@ -86,7 +77,8 @@ fn feed_segments(
                 move |segment| read(source, &buffers, segment)
             })
             .collect();
-        let segments = segments(files, from);
+        let sizes = files.iter().map(|file| file.size).collect();
+        let segments = segments(sizes, from, CHUNK_SIZE);
         for result in in_order(scope, segments, workers, readers) {
             let (segment, raw) = result?;
             let file = &files[segment.file];
@@ -115,62 +107,4 @@ fn read(
         source.read(segment.file, segment.offset, &mut raw)?;
     }
     Ok((segment, raw))
-}
-
-/// The segments of all files, beginning at a byte of one of them.
-fn segments(
-    files: &[SourceFile],
-    (first, from): (usize, u64),
-) -> impl Iterator<Item = Segment> + Send + '_ {
-    (first..files.len()).flat_map(move |file| {
-        let size = files[file].size;
-        let start = if file == first { from } else { 0 };
-        let mut next = Some(start);
-        std::iter::from_fn(move || {
-            let offset = next?;
-            let len = (size - offset).min(CHUNK_SIZE);
-            let end = offset + len;
-            next = (end < size).then_some(end);
-            #[allow(clippy::cast_possible_truncation, reason = "at most 16 MiB")]
-            let len = len as usize;
-            Some(Segment { file, offset, len })
-        })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pack::source::Expected;
-
-    #[test]
-    fn segments_cover_every_byte_once_and_empty_files_too() {
-        const C: u64 = CHUNK_SIZE;
-        let files: Vec<SourceFile> = [0, 1, C, C + 1, 2 * C]
-            .into_iter()
-            .enumerate()
-            .map(|(index, size)| SourceFile {
-                path: format!("f{index}").parse().unwrap(),
-                size,
-                expected: Expected::Nothing,
-            })
-            .collect();
-        let cut = |from| {
-            segments(&files, from)
-                .map(|segment| (segment.file, segment.offset, segment.len as u64))
-                .collect::<Vec<_>>()
-        };
-        let all = [
-            (0, 0, 0),
-            (1, 0, 1),
-            (2, 0, C),
-            (3, 0, C),
-            (3, C, 1),
-            (4, 0, C),
-            (4, C, C),
-        ];
-        assert_eq!(cut((0, 0)), all);
-        assert_eq!(cut((3, C)), all[4..]);
-        assert_eq!(cut((5, 0)), []);
-    }
 }

@@ -1,0 +1,212 @@
+//! A client for one repository of one registry.
+
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE};
+use reqwest::{StatusCode, Url};
+
+use super::auth::Auth;
+use super::endpoint::Endpoint;
+use super::refusal::sentence;
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::http::{
+    self, Attempt, Direct, Fault, Http, MAX_HOPS, Span, describe, host_of, read_all, read_span,
+    redirect_target,
+};
+
+/// Registries themselves refuse manifests above 4 MiB; configs of real images are far smaller.
+const MAX_SMALL: u64 = 8 << 20;
+
+/// The forms of manifests and indices that we read.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+/// One repository of one registry.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+    endpoint: Endpoint,
+    repository: String,
+    auth: Auth,
+}
+
+/// A blob and where it was found.
+#[derive(Debug)]
+pub struct Blob {
+    /// Of its bytes as stored.
+    pub digest: Sha256,
+    /// Bytes as stored.
+    pub size: u64,
+    /// Where a redirect has led.
+    pub direct: Mutex<Direct>,
+}
+
+impl Client {
+    /// Sets up TLS, proxies and login; asks nobody anything.
+    pub fn new(endpoint: Endpoint, repository: &str, options: &http::Options) -> Result<Self> {
+        Ok(Self {
+            http: Http::new(options)?,
+            auth: Auth::new(&endpoint, repository)?,
+            repository: repository.to_owned(),
+            endpoint,
+        })
+    }
+
+    /// For messages.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The bytes of a manifest or index by tag or digest, and their digest.
+    pub fn manifest(&self, reference: &str) -> Result<(Vec<u8>, Sha256)> {
+        let separator = if reference.contains(':') { '@' } else { ':' };
+        let image = format!("{}{separator}{reference}", self.repository);
+        let url = self.endpoint.url(&self.repository, "manifests", reference);
+        let bytes = self
+            .http
+            .patiently(&format!("the manifest of {image}"), || {
+                let (response, _) =
+                    self.fetch(&url, &|request| request.header(ACCEPT, MANIFESTS))?;
+                if response.status() != StatusCode::OK {
+                    return Err(self.refusal(&response, &image));
+                }
+                read_all(response, MAX_SMALL)
+            })?;
+        let digest = Sha256::of(&bytes);
+        match reference.strip_prefix("sha256:") {
+            Some(wanted) if wanted != digest.to_string() => Err(Error::Damaged(format!(
+                "{} sent a manifest with the digest {digest} for {image}; use another mirror",
+                self.endpoint
+            ))),
+            _ => Ok((bytes, digest)),
+        }
+    }
+
+    /// A small blob as a whole, checked.
+    pub fn small_blob(&self, blob: &Blob) -> Result<Vec<u8>> {
+        if blob.size > MAX_SMALL {
+            return Err(Error::Damaged(format!(
+                "the config of {} has {} bytes, more than any image's",
+                self.repository, blob.size
+            )));
+        }
+        // At most 8 MiB.
+        let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or_default()];
+        self.read(blob, 0, &mut bytes)?;
+        self.check(blob, Sha256::of(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Refuses a blob that has not the digest of its name.
+    pub fn check(&self, blob: &Blob, found: Sha256) -> Result<()> {
+        if found == blob.digest {
+            return Ok(());
+        }
+        Err(Error::Damaged(format!(
+            "blob {} of {} arrived from {} with the digest {found}; it is not packed: \
+             run again, or use another mirror",
+            blob.digest, self.repository, self.endpoint
+        )))
+    }
+
+    /// Fills `buffer` with the bytes of a blob from `offset` on. Retries; the error names blob,
+    /// host and cause.
+    pub fn read(&self, blob: &Blob, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let span = Span {
+            offset,
+            len: buffer.len() as u64,
+            size: blob.size,
+        };
+        let what = format!("blob {} of {}", blob.digest, self.repository);
+        self.http.patiently(&what, || {
+            let result = self.try_read(blob, span, buffer);
+            if result.is_err() {
+                direct(blob, Direct::forget);
+            }
+            result
+        })
+    }
+
+    fn try_read(&self, blob: &Blob, span: Span, buffer: &mut [u8]) -> Attempt<()> {
+        let name = format!("sha256:{}", blob.digest);
+        let own = || self.endpoint.url(&self.repository, "blobs", &name);
+        let start = direct(blob, |direct| direct.fresh()).unwrap_or_else(own);
+        let (response, url) =
+            self.fetch(&start, &|request| request.header(RANGE, span.header()))?;
+        if !matches!(
+            response.status(),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT
+        ) {
+            return Err(self.refusal(&response, &format!("{}@{name}", self.repository)));
+        }
+        direct(blob, |direct| direct.learn(url));
+        read_span(response, span, buffer)
+    }
+
+    /// Sends a GET request and follows redirects; returns the URL that has answered, too.
+    fn fetch(
+        &self,
+        start: &Url,
+        with: &dyn Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Attempt<(Response, Url)> {
+        let mut url = start.clone();
+        for _ in 0..MAX_HOPS {
+            let response = self.get(&url, with)?;
+            if !response.status().is_redirection() {
+                return Ok((response, url));
+            }
+            url = redirect_target(response, &url)?;
+        }
+        Err(Fault::lasting(host_of(&url), "it redirects without end"))
+    }
+
+    /// Sends one GET request. The registry's own origin gets the token, and once more when it
+    /// asks for another one; no other origin ever sees it.
+    fn get(&self, url: &Url, with: &dyn Fn(RequestBuilder) -> RequestBuilder) -> Attempt<Response> {
+        let send = |header: Option<&HeaderValue>| {
+            let request = with(self.http.get(url));
+            self.http.send(match header {
+                Some(header) => request.header(AUTHORIZATION, header.clone()),
+                None => request,
+            })
+        };
+        if !self.endpoint.owns(url) {
+            return send(None);
+        }
+        let used = self.auth.header();
+        let response = send(used.as_ref())?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let (http, headers) = (&self.http, response.headers());
+        match self
+            .auth
+            .renew(http, &self.endpoint, headers, used.as_ref())?
+        {
+            Some(header) => send(Some(&header)),
+            None => Ok(response),
+        }
+    }
+
+    fn refusal(&self, response: &Response, image: &str) -> Fault {
+        let host = host_of(response.url());
+        let status = response.status();
+        if !self.endpoint.owns(response.url()) {
+            // A storage host refuses URLs that have expired; the next attempt gets a fresh one.
+            return Fault::passing(host, format!("it answered {}", describe(status)));
+        }
+        let account = self.endpoint.account();
+        Fault::lasting(host, sentence(status, image, account, self.auth.login()))
+    }
+}
+
+fn direct<T>(blob: &Blob, with: impl FnOnce(&mut Direct) -> T) -> T {
+    with(&mut blob.direct.lock().unwrap_or_else(PoisonError::into_inner))
+}

@@ -1,0 +1,16 @@
+//! Images straight from a registry, without a daemon. `docs/REGISTRY.md` tells what is asked of a
+//! server, and why.
+
+mod auth;
+mod challenge;
+mod client;
+mod endpoint;
+mod layers;
+mod login;
+mod name;
+mod refusal;
+mod resolve;
+mod source;
+
+pub use name::Name;
+pub use source::{Options, RegistrySource};
