@@ -124,10 +124,10 @@ impl Row {
         if wish.containers {
             cells.push(runtime(facts));
             cells.extend(gpu_cells(found, wish.gpus));
+            cells.push(interface(facts));
         }
         let ports = wish.ports_of(found.head);
         cells.extend([
-            interface(facts),
             ok("free", free(&facts.space)),
             taken(facts, ports, wish.container.as_deref()),
             clock(found.clock_offset_ms),
@@ -581,6 +581,17 @@ mod tests {
                 "{words}: {sentences:?}"
             );
         }
+    }
+
+    #[test]
+    fn without_containers_only_space_ports_and_clock_matter() {
+        let wish = Wish {
+            containers: false,
+            ..wish(Some(Gpus::All))
+        };
+        let row = Row::of_facts(&found(&Facts::default()), &wish);
+        assert!(row.is_ready());
+        assert!(row.cell("interface").is_none());
     }
 
     #[test]
