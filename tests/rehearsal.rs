@@ -18,6 +18,7 @@ use bundle::agent::protocol::{Request, Version};
 use bundle::agent::start;
 use bundle::bundle::media::Media;
 use bundle::digest::Sha256;
+use bundle::install::source::Source;
 use bundle::install::{activate, distribute, space};
 use bundles::Content;
 
@@ -85,6 +86,7 @@ impl Stage {
                 node,
             )
             .unwrap(),
+            is_here: false,
         };
         NODES.into_iter().map(member).collect()
     }
@@ -105,8 +107,8 @@ impl Stage {
             step: &|_| (),
             progress: &|_, _| (),
         };
-        distribute::open(&members, &media, false).unwrap();
-        distribute::fill(&members, &facts, &media, 0, &show).unwrap();
+        distribute::open(&members, media.manifest_bytes(), false).unwrap();
+        distribute::fill(&members, &facts, &Source::Media(media), 0, &show).unwrap();
         for member in &members {
             let name = "tiny".into();
             member.perform(Request::Prepare { name, version }).unwrap();
@@ -318,4 +320,36 @@ fn no_node_switches_when_one_cannot() {
     stage.check(&NODES, b"old");
     stage.install(&[&v2]);
     stage.check(&NODES, b"new");
+}
+
+#[test]
+fn nodes_that_have_the_bundle_serve_those_that_do_not() {
+    let stage = Stage::new();
+    let bytes = weights::Random(3).bytes(CHUNK + 5000);
+    let bundle = stage.pack("bundle", &bytes, 4 << 30);
+    stage.hosts(&NODES[1..2]);
+    stage.install(&[&bundle]);
+    fs::remove_dir_all(&bundle).unwrap();
+    stage.hosts(&NODES);
+    let output = stage.bundle("install --from-nodes", &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("MB to 2 of 3 nodes"),
+        "{}",
+        said(&output)
+    );
+    stage.check(&NODES, &bytes);
+    assert!(stage.bundle("verify", &[]).status.success());
+
+    // What nobody has cannot be had.
+    for node in NODES {
+        fs::write(stage.model(node).join("big"), "damage").unwrap();
+    }
+    let output = stage.bundle("install --from-nodes", &[]);
+    assert_eq!(output.status.code(), Some(10), "{}", said(&output));
+    assert!(
+        said(&output).contains("its media are needed"),
+        "{}",
+        said(&output)
+    );
 }

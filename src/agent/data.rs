@@ -3,20 +3,44 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::outbox::Outbox;
 use super::protocol::{self, Answer, Event, Fingerprint};
 use super::store::Store;
+use crate::bundle::codec::Encoder;
+use crate::bundle::ranges::indices;
 use crate::error::{Error, Result};
+use crate::relay::forward::Forward;
 use crate::relay::hop::{Hop, Setup};
 use crate::relay::tls::Identity;
-use crate::relay::{Neighbour, RelayEvent};
+use crate::relay::{Listener, Neighbour, RelayEvent, feed};
 
 /// An open data port, with a hop during a round.
 pub struct DataPort {
     identity: Arc<Identity>,
     listener: TcpListener,
     hop: Option<Hop>,
+    /// While this node feeds the chain.
+    feeder: Option<Feeder>,
+}
+
+/// A node that is the beginning of the chain.
+#[derive(Clone)]
+pub struct Feeder {
+    forward: Arc<Forward>,
+    over: Arc<AtomicBool>,
+}
+
+impl Feeder {
+    /// Sends these chunks and the end of the round, until that is over; returns what was left out.
+    pub fn feed(&self, store: &Store, chunks: &[(u32, u32)]) -> Result<Vec<(u32, Error)>> {
+        let mut encoder = Encoder::new()?;
+        let wanted = indices(chunks).take_while(|_| !self.over.load(Ordering::Relaxed));
+        Ok(feed(&self.forward, wanted, |index| {
+            store.give(index, &mut encoder)
+        }))
+    }
 }
 
 impl DataPort {
@@ -29,7 +53,27 @@ impl DataPort {
             identity: Arc::new(Identity::generate()?),
             listener,
             hop: None,
+            feeder: None,
         })
+    }
+
+    /// Becomes the beginning of the chain, with nobody next yet.
+    pub fn lead(&mut self, outbox: &Outbox) -> Result<()> {
+        self.leave();
+        let outbox = outbox.clone();
+        let listener: Listener = Arc::new(move |event| outbox.event(reported(event)));
+        let feeder = Feeder {
+            forward: Arc::new(Forward::start(Arc::clone(&self.identity), listener)?),
+            over: Arc::default(),
+        };
+        self.feeder = Some(feeder);
+        Ok(())
+    }
+
+    /// The sending side of a node that leads.
+    pub fn feeder(&self) -> Result<Feeder> {
+        let none = || Error::Failed("the node does not lead the chain".into());
+        self.feeder.clone().ok_or_else(none)
     }
 
     /// Where it listens and what it shows.
@@ -52,7 +96,7 @@ impl DataPort {
         next: Option<&protocol::Hop>,
         outbox: &Outbox,
     ) -> Result<()> {
-        self.hop = None;
+        self.leave();
         let port = self
             .listener
             .try_clone()
@@ -73,16 +117,21 @@ impl DataPort {
 
     /// Changes the next node.
     pub fn relink(&self, next: Option<&protocol::Hop>) -> Result<()> {
-        let hop = self.hop.as_ref().ok_or_else(|| {
+        let of_hop = self.hop.as_ref().map(|hop| hop.switch().clone());
+        let of_feeder = self.feeder.as_ref().map(|feeder| feeder.forward.switch());
+        let switch = of_hop.or(of_feeder).ok_or_else(|| {
             Error::Failed("the node is in no round whose next node could change".into())
         })?;
-        hop.switch().set(next.map(neighbour));
+        switch.set(next.map(neighbour));
         Ok(())
     }
 
     /// Ends the round: connections are dropped, received chunks are finished.
     pub fn leave(&mut self) {
         self.hop = None;
+        if let Some(feeder) = self.feeder.take() {
+            feeder.over.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::collect::interface::owner_of;
 use super::facts::Facts;
 use super::link::Link;
 use super::protocol::{Answer, Request};
@@ -10,6 +11,9 @@ use super::start::{self, Executable};
 use crate::error::{Error, Result};
 use crate::path::AbsPath;
 use crate::ssh::{Connector, Hosts, Node, fan_out};
+
+/// Where a node's own sshd listens.
+const SSH_PORT: u16 = 22;
 
 /// A node with its agent.
 pub struct Member {
@@ -19,6 +23,8 @@ pub struct Member {
     pub address: IpAddr,
     /// The control channel.
     pub link: Link,
+    /// It is this machine: what it needs does not cross the network.
+    pub is_here: bool,
 }
 
 /// How the agents are reached.
@@ -51,7 +57,11 @@ pub fn connect(hosts: &Hosts, way: &Way) -> Result<Vec<Contact>> {
 
 fn reach(node: &Node, way: &Way, executable: &Executable) -> Result<Member> {
     let address = node.ip()?;
+    let is_here = matches!(way, Way::Ssh(_)) && is_here(node, address);
     let link = match way {
+        Way::Ssh(_) if is_here && rustix::process::geteuid().is_root() => {
+            start::local(Path::new("/proc/self/exe"), Path::new("/"), &node.address)?
+        }
         Way::Ssh(connector) => start::remote(&connector.connect(node)?, executable)?,
         Way::Rehearsal(dir) => rehearse(dir, node)?,
     };
@@ -59,7 +69,14 @@ fn reach(node: &Node, way: &Way, executable: &Executable) -> Result<Member> {
         host: node.clone(),
         address,
         link,
+        is_here,
     })
+}
+
+/// Whether a line of hosts.txt means this machine, and not one behind a forwarded port of it.
+fn is_here(node: &Node, address: IpAddr) -> bool {
+    let plain = node.port.is_none_or(|port| port == SSH_PORT) && !address.is_loopback();
+    plain && matches!(owner_of(address), Ok(Some(_)))
 }
 
 fn rehearse(dir: &Path, node: &Node) -> Result<Link> {

@@ -112,6 +112,14 @@ pub enum Request {
         /// The next node of the chain.
         next: Option<Hop>,
     },
+    /// Becomes the beginning of the chain, as the origin has no media. [`Request::Relink`] says who
+    /// is next.
+    Lead,
+    /// Sends chunks of the opened bundle, which is in place here, and the end of the round.
+    Feed {
+        /// Half-open ranges of chunk indices, ascending.
+        chunks: Vec<(u32, u32)>,
+    },
     /// Ends the round here: connections are dropped, received chunks are finished.
     Leave,
     /// Proves that every file is complete and intact, and makes it durable, still unpublished.
@@ -200,6 +208,11 @@ pub enum Answer {
         port: u16,
         /// SHA-256 of the certificate that the data port shows.
         fingerprint: Fingerprint,
+    },
+    /// To [`Request::Feed`].
+    Fed {
+        /// Chunks that were left out, each with the exit code and the sentence of its error.
+        left_out: Vec<(u32, u8, String)>,
     },
     /// To [`Request::LoadImages`]: how many were loaded, the others being there already.
     Loaded {

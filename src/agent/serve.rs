@@ -177,18 +177,20 @@ impl Session {
 
     /// Requests about the node's place in the relay chain.
     fn perform_in_chain(&self, request: Request) -> Result<Answer> {
+        if let Request::Feed { chunks } = request {
+            return self.feed(&chunks);
+        }
         let mut data = lock(&self.data);
         if let Request::Listen { port } = request {
             *data = None;
             return data.insert(DataPort::open(port)?).describe();
         }
-        let data = data
-            .as_mut()
-            .ok_or_else(|| Error::Failed("the node's data port is not open".into()))?;
+        let data = data.as_mut().ok_or_else(closed)?;
         done(match request {
             Request::Join { feeders, next } => {
                 data.join(self.store()?, feeders, next.as_ref(), &self.outbox)
             }
+            Request::Lead => data.lead(&self.outbox),
             Request::Relink { next } => data.relink(next.as_ref()),
             _ => {
                 data.leave();
@@ -231,6 +233,17 @@ impl Session {
             .ok_or_else(|| Error::Failed("no bundle was opened on this node".into()))
     }
 
+    /// Not under the lock of the data port: orders must reach it meanwhile.
+    fn feed(&self, chunks: &[(u32, u32)]) -> Result<Answer> {
+        let store = self.store()?;
+        let feeder = lock(&self.data).as_ref().ok_or_else(closed)?.feeder()?;
+        let left_out = feeder.feed(&store, chunks)?;
+        let told = |(index, error): (u32, Error)| (index, error.exit_code(), error.to_string());
+        Ok(Answer::Fed {
+            left_out: left_out.into_iter().map(told).collect(),
+        })
+    }
+
     fn activate(&self) -> Result<()> {
         let prepared = lock(&self.prepared).take();
         let unprepared = || Error::Failed("no version was prepared on this node".into());
@@ -242,6 +255,10 @@ impl Session {
         *lock(&self.store) = None;
         *lock(&self.prepared) = None;
     }
+}
+
+fn closed() -> Error {
+    Error::Failed("the node's data port is not open".into())
 }
 
 /// How long a connection to a neighbour may take.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::check::{refuse, survey};
 use super::generations::stop;
 use super::locate::media;
-use super::nodes::{NodeArgs, deployment, nodes, say};
+use super::nodes::{NodeArgs, deployment, installed_name, nodes, say};
 use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
@@ -13,11 +13,11 @@ use super::up::{StartArgs, start};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Member;
 use crate::agent::protocol::Version;
-use crate::bundle::media::Media;
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::install::activate::activate;
 use crate::install::distribute::{self, Show};
+use crate::install::source::Source;
 use crate::install::survey::Survey;
 
 /// Arguments of `bundle install`.
@@ -26,6 +26,12 @@ pub struct Args {
     /// The bundle; by default the one here. Several directories when its volumes are on several
     /// media; some may be missing, and follow with the next call.
     path: Vec<PathBuf>,
+    /// Without media: nodes that have the bundle in place serve those that lack it.
+    #[arg(long, conflicts_with_all = ["path", "pubkey"])]
+    from_nodes: bool,
+    /// With --from-nodes: the bundle's name, when several are installed.
+    #[arg(long, requires = "from_nodes")]
+    name: Option<String>,
     #[command(flatten)]
     nodes: NodeArgs,
     /// Stop when everything is in place, before the cluster is started.
@@ -45,10 +51,9 @@ pub struct Args {
 
 /// Runs `bundle install`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let media = media(&args.path)?;
-    args.trust.check(&media)?;
-    let manifest = media.manifest();
+    let source = source(args)?;
     say("connecting to the nodes");
+    let manifest = source.manifest();
     let survey = survey(&args.nodes, Some(manifest), args.data_port)?;
     refuse(&survey.rows)?;
     let Survey { members, facts, .. } = survey;
@@ -58,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         Some(deployment(&members, &facts, manifest.clone())?)
     };
-    let changed = distribute(args, &members, &facts, &media, containers)?;
+    let changed = distribute(args, &members, &facts, &source, containers)?;
     if !changed {
         say("everything is in place on every node; nothing to send");
     }
@@ -72,26 +77,39 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// What to install: from media that are trusted, or what the nodes have.
+fn source(args: &Args) -> Result<Source> {
+    if args.from_nodes {
+        say("asking the nodes what they have");
+        let members = args.nodes.connect_all()?;
+        let name = installed_name(args.name.as_deref(), &members)?;
+        return Source::of_nodes(&members, &name);
+    }
+    let media = media(&args.path)?;
+    args.trust.check(&media)?;
+    Ok(Source::Media(media))
+}
+
 /// Brings content and images to every node; returns whether anything was missing.
 fn distribute(
     args: &Args,
     members: &[Member],
     facts: &[Facts],
-    media: &Media,
+    source: &Source,
     containers: bool,
 ) -> Result<bool> {
-    let in_place = distribute::open(members, media, args.allow_older)?;
+    let in_place = distribute::open(members, source.manifest_bytes(), args.allow_older)?;
     let changed = in_place.contains(&false);
     if changed {
-        let meter = Meter::new("sending", media.manifest().stored_size());
+        let meter = Meter::new("sending", source.manifest().stored_size());
         let show = Show {
             step: &|step| meter.note(&format!("bundle: {step}")),
             progress: &|done, _| meter.set(done),
         };
-        distribute::fill(members, facts, media, args.data_port, &show)?;
+        distribute::fill(members, facts, source, args.data_port, &show)?;
     }
-    let name = &media.manifest().name;
-    let identity = Sha256::of(media.manifest_bytes());
+    let name = &source.manifest().name;
+    let identity = Sha256::of(source.manifest_bytes());
     let loaded = if containers {
         say("loading images where they are missing");
         distribute::load_images(members, name, identity)?

@@ -7,7 +7,7 @@ use super::terminal::TerminalPrompt;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Contact, Member, Way, all, connect};
 use crate::agent::protocol::{Answer, Request};
-use crate::bundle::manifest::Manifest;
+use crate::bundle::manifest::{Manifest, Name};
 use crate::cluster::deployment::{Deployment, NodeWish};
 use crate::cluster::node::Node;
 use crate::error::{Error, Result};
@@ -124,6 +124,18 @@ impl NameArgs {
             ))),
             _ => Err(head.link.unexpected()),
         }
+    }
+}
+
+/// The name given, or that of the only bundle that any of the nodes has.
+pub fn installed_name(given: Option<&str>, members: &[Member]) -> Result<Name> {
+    if let Some(name) = given {
+        return name.parse();
+    }
+    let has_some = |member: &&Member| matches!(member.link.call(Request::Bundles), Ok(Answer::Bundles { names }) if !names.is_empty());
+    match members.iter().find(has_some).or(members.first()) {
+        Some(member) => only_name(member)?.parse(),
+        None => Err(Error::Usage("hosts.txt names no node".into())),
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::round::{Outcome, Progress, Round};
+use super::round::{Origin, Outcome, Progress, Round};
 use super::rounds::{Missing, Next, Plan, Rounds};
+use super::source::{Source, no_giver};
 use super::space;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Member, all};
 use crate::agent::protocol::{Answer, Request};
-use crate::bundle::manifest::Name;
-use crate::bundle::media::Media;
+use crate::bundle::manifest::{Manifest, Name};
 use crate::bundle::ranges::{indices, ranges};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -26,8 +26,8 @@ pub struct Show<'a> {
 
 /// Opens the bundle on every node; returns which of them have it in place. A node that has a higher
 /// serial refuses, unless told to allow it.
-pub fn open(members: &[Member], media: &Media, allow_older: bool) -> Result<Vec<bool>> {
-    let manifest = String::from_utf8_lossy(media.manifest_bytes()).into_owned();
+pub fn open(members: &[Member], manifest: &[u8], allow_older: bool) -> Result<Vec<bool>> {
+    let manifest = String::from_utf8_lossy(manifest).into_owned();
     all(fan_out(members, |member| {
         match member.link.call(Request::Open {
             manifest: manifest.clone(),
@@ -43,30 +43,42 @@ pub fn open(members: &[Member], media: &Media, allow_older: bool) -> Result<Vec<
 pub fn fill(
     members: &[Member],
     facts: &[Facts],
-    media: &Media,
+    source: &Source,
     port: u16,
     show: &Show<'_>,
 ) -> Result<()> {
     (show.step)("looking at what the nodes have");
-    let round = Round {
+    let mut round = Round {
         members,
-        media,
+        origin: Origin::Nobody,
+        manifest: source.manifest(),
         port,
         progress: show.progress,
     };
     let mut lost = Lost::default();
     let mut missing = lost.inventory(members);
-    check_space(members, facts, media, &missing)?;
+    check_space(members, facts, source, &missing)?;
     let (began, mut rounds) = (Instant::now(), Rounds::default());
     let mut outcome = Outcome::default();
     loop {
-        let coming = at_hand(media, &missing);
+        let coming = at_hand(source, &missing);
         let plan = match rounds.next(began.elapsed(), &coming) {
-            Next::Round(plan) if outcome.unreadable.is_empty() => plan,
+            Next::Round(mut plan) if outcome.unreadable.is_empty() => {
+                // Its share need not cross the network then.
+                plan.order.sort_by_key(|&node| !members[node].is_here);
+                plan
+            }
             Next::Complete => break,
             _ => return Err(stuck(members, &missing, &outcome, &lost)),
         };
-        (show.step)(&describe(members, media, &plan, &coming));
+        round.origin = match source {
+            Source::Media(media) => Origin::Media(media),
+            Source::Nodes { .. } => Origin::Node(
+                lost.giver(&missing)
+                    .ok_or_else(|| no_giver(&source.manifest().name))?,
+            ),
+        };
+        (show.step)(&describe(members, source, &plan, &coming));
         outcome = round.run(&plan, &coming)?;
         rounds.note(&outcome.cut);
         lost.note(members, &outcome);
@@ -75,7 +87,7 @@ pub fn fill(
     if !lost.errors.is_empty() {
         return Err(stuck(members, &missing, &Outcome::default(), &lost));
     }
-    check_complete(media, &missing)?;
+    check_complete(source, &missing)?;
     (show.step)("checking every file on every node");
     all(fan_out(members, |member| member.perform(Request::Seal))).map(drop)
 }
@@ -110,6 +122,12 @@ impl Lost {
         missing
     }
 
+    /// A member that lacks nothing.
+    fn giver(&self, missing: &Missing) -> Option<usize> {
+        (0..missing.len())
+            .find(|number| missing[*number].is_empty() && !self.errors.contains_key(number))
+    }
+
     /// Why a member was cut out says more than that it is gone.
     fn note(&mut self, members: &[Member], outcome: &Outcome) {
         for cut in &outcome.cut {
@@ -136,7 +154,7 @@ pub fn load_images(members: &[Member], name: &Name, manifest: Sha256) -> Result<
 fn check_space(
     members: &[Member],
     facts: &[Facts],
-    media: &Media,
+    source: &Source,
     missing: &Missing,
 ) -> Result<()> {
     let checks = members
@@ -144,22 +162,28 @@ fn check_space(
         .zip(facts)
         .zip(missing)
         .map(|((member, facts), missing)| {
-            space::check(&member.host.address, media.manifest(), facts, missing, true)
+            space::check(
+                &member.host.address,
+                source.manifest(),
+                facts,
+                missing,
+                true,
+            )
         });
     all(checks.collect()).map(drop)
 }
 
-/// The part of what is missing that the media at hand have.
-fn at_hand(media: &Media, missing: &Missing) -> Missing {
+/// The part of what is missing that can be had now.
+fn at_hand(source: &Source, missing: &Missing) -> Missing {
     let of_node = |missing: &Vec<(u32, u32)>| {
-        ranges(indices(missing).filter(|&chunk| media.has_chunk(chunk)))
+        ranges(indices(missing).filter(|&chunk| source.has_chunk(chunk)))
     };
     missing.iter().map(of_node).collect()
 }
 
 /// All that these media have is on the nodes; says which come next when that is not all.
-fn check_complete(media: &Media, missing: &Missing) -> Result<()> {
-    let manifest = media.manifest();
+fn check_complete(source: &Source, missing: &Missing) -> Result<()> {
+    let manifest = source.manifest();
     let chunks = missing.iter().flat_map(|missing| indices(missing));
     let numbers: BTreeSet<usize> = chunks
         .filter_map(|chunk| manifest.chunks.get(chunk as usize))
@@ -178,8 +202,11 @@ fn check_complete(media: &Media, missing: &Missing) -> Result<()> {
     )))
 }
 
-fn describe(members: &[Member], media: &Media, plan: &Plan, missing: &Missing) -> String {
-    let lacking = plan.order.iter().map(|&node| bytes(media, &missing[node]));
+fn describe(members: &[Member], source: &Source, plan: &Plan, missing: &Missing) -> String {
+    let lacking = plan
+        .order
+        .iter()
+        .map(|&node| bytes(source.manifest(), &missing[node]));
     format!(
         "sending up to {} MB to {} of {} nodes",
         lacking.max().unwrap_or(0) / 1_000_000,
@@ -188,8 +215,8 @@ fn describe(members: &[Member], media: &Media, plan: &Plan, missing: &Missing) -
     )
 }
 
-fn bytes(media: &Media, ranges: &[(u32, u32)]) -> u64 {
-    let stored = indices(ranges).filter_map(|chunk| media.manifest().chunks.get(chunk as usize));
+fn bytes(manifest: &Manifest, ranges: &[(u32, u32)]) -> u64 {
+    let stored = indices(ranges).filter_map(|chunk| manifest.chunks.get(chunk as usize));
     stored.map(|chunk| u64::from(chunk.stored)).sum()
 }
 

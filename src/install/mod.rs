@@ -8,5 +8,6 @@ pub mod preflight;
 pub mod round;
 mod rounds;
 mod schedule;
+pub mod source;
 pub mod space;
 pub mod survey;

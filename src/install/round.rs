@@ -13,9 +13,10 @@ use super::chain::Upstream;
 use super::rounds::{Missing, Plan};
 use super::schedule::{Cut, Feed, News, Schedule, Why};
 use crate::agent::fleet::Member;
-use crate::agent::protocol::{Answer, Event, Hop, Request};
+use crate::agent::protocol::{Answer, Event, Fingerprint, Hop, Request};
+use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
-use crate::bundle::ranges::indices;
+use crate::bundle::ranges::{indices, ranges};
 use crate::error::{Error, Result};
 use crate::relay::forward::Forward;
 use crate::relay::tls::Identity;
@@ -44,12 +45,25 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 pub struct Round<'a> {
     /// All members; a plan says which of them take part.
     pub members: &'a [Member],
-    /// The bundle.
-    pub media: &'a Media,
+    /// Where the chunks come from.
+    pub origin: Origin<'a>,
+    /// What the bundle holds.
+    pub manifest: &'a Manifest,
     /// The data port of the nodes; 0 takes any.
     pub port: u16,
     /// Who hears of progress.
     pub progress: Progress<'a>,
+}
+
+/// Who is before the first node of the chain.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    /// Nobody yet.
+    Nobody,
+    /// This machine, with the media.
+    Media(&'a Media),
+    /// A member that has everything in place.
+    Node(usize),
 }
 
 /// What the loop of a round hears.
@@ -67,9 +81,7 @@ impl Round<'_> {
             .order
             .iter()
             .flat_map(|&member| indices(&missing[member]));
-        let chunks: BTreeSet<u32> = needed
-            .filter(|&chunk| self.media.has_chunk(chunk))
-            .collect();
+        let chunks: BTreeSet<u32> = needed.collect();
         let (hops, mut cut) = self.listen(&plan.order);
         let order: Vec<usize> = plan
             .order
@@ -84,19 +96,32 @@ impl Round<'_> {
             .map(|member| member.host.address.clone());
         let schedule = Schedule::new(names.collect(), order.clone(), total, plan.limit);
         let identity = Arc::new(Identity::generate()?);
+        let source = match self.origin {
+            Origin::Node(giver) => {
+                let port = self.open_port(giver)?;
+                self.members[giver].perform(Request::Lead)?;
+                port.fingerprint
+            }
+            _ => identity.fingerprint(),
+        };
         let (sender, heard) = mpsc::channel();
         let of_origin = sender.clone();
         let listener: Listener = Arc::new(move |event| {
             // The round may be over for everyone.
             let _ = of_origin.send(Heard::Origin(event));
         });
-        let forward = Forward::start(Arc::clone(&identity), listener)?;
+        let forward = Forward::start(identity, listener)?;
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for &member in &order {
                 let (events, sender) = (self.members[member].link.events(), sender.clone());
                 let over = &over;
                 scope.spawn(move || pass_on(member, &events, &sender, over));
+            }
+            if let Origin::Node(giver) = self.origin {
+                let (events, sender) = (self.members[giver].link.events(), sender.clone());
+                let over = &over;
+                scope.spawn(move || pass_on(giver, &events, &sender, over));
             }
             drop(sender);
             let mut run = Run {
@@ -106,7 +131,7 @@ impl Round<'_> {
                 schedule,
                 began: Instant::now(),
             };
-            let refused = self.join(&order, &hops, &identity);
+            let refused = self.join(&order, &hops, source);
             run.perform(vec![Feed {
                 feeder: Upstream::Origin,
                 next: order.first().copied(),
@@ -114,42 +139,64 @@ impl Round<'_> {
             for (member, error) in refused {
                 run.hear(News::Broken(member, error));
             }
-            let wanted = chunks
-                .into_iter()
-                .take_while(|_| !over.load(Ordering::Relaxed));
-            let feeding = scope.spawn(|| self.feed(&forward, wanted));
+            let feeding = scope.spawn(|| self.feed(&forward, &chunks, &over));
             cut.extend(run.finish(&heard));
             // Nobody may be left: the rest of the media need not be read then.
             over.store(true, Ordering::Relaxed);
-            let unreadable = feeding.join().unwrap_or_default();
+            let mut leaving = order.clone();
+            if let Origin::Node(giver) = self.origin {
+                leaving.push(giver);
+            }
             // A member that cannot leave is lost; the next inventory says so.
-            fan_out(&order, |&member| {
+            fan_out(&leaving, |&member| {
                 self.members[member].perform(Request::Leave).is_ok()
             });
+            let unreadable = feeding.join().unwrap_or_default();
             Ok(Outcome { cut, unreadable })
         })
     }
 
-    /// Sends the chunks; returns those that could not be read, and why.
-    fn feed(&self, forward: &Forward, chunks: impl Iterator<Item = u32>) -> Vec<(u32, Error)> {
-        feed(forward, chunks, |chunk| {
-            let mut stored = Vec::new();
-            self.media.read_chunk(chunk, &mut stored).map(|()| stored)
-        })
+    /// Sends the chunks, or has them sent; returns those that could not be read, and why.
+    fn feed(
+        &self,
+        forward: &Forward,
+        chunks: &BTreeSet<u32>,
+        over: &AtomicBool,
+    ) -> Vec<(u32, Error)> {
+        let wanted = chunks.iter().copied();
+        match self.origin {
+            Origin::Nobody => Vec::new(),
+            Origin::Media(media) => {
+                let wanted = wanted.take_while(|_| !over.load(Ordering::Relaxed));
+                feed(forward, wanted, |chunk| {
+                    let mut stored = Vec::new();
+                    media.read_chunk(chunk, &mut stored).map(|()| stored)
+                })
+            }
+            Origin::Node(giver) => self.have_fed(giver, ranges(wanted)),
+        }
+    }
+
+    /// Lets a member feed the chain. When it is lost, so is this round.
+    fn have_fed(&self, giver: usize, chunks: Vec<(u32, u32)>) -> Vec<(u32, Error)> {
+        let link = &self.members[giver].link;
+        let lowest = chunks.first().map_or(0, |range| range.0);
+        match link.call(Request::Feed { chunks }) {
+            Ok(Answer::Fed { left_out }) => {
+                let told = |(chunk, code, text): (u32, u8, String)| {
+                    let name = &self.members[giver].host.address;
+                    (chunk, Error::from_code(code, text).at(name))
+                };
+                left_out.into_iter().map(told).collect()
+            }
+            Ok(_) => vec![(lowest, link.unexpected())],
+            Err(error) => vec![(lowest, error)],
+        }
     }
 
     /// Opens the data port of these members; by member, and those that cannot.
     fn listen(&self, order: &[usize]) -> (Vec<Option<Hop>>, Vec<Cut>) {
-        let opened = fan_out(order, |&member| {
-            let member = &self.members[member];
-            match member.link.call(Request::Listen { port: self.port })? {
-                Answer::Listening { port, fingerprint } => Ok(Hop {
-                    address: (member.address, port).into(),
-                    fingerprint,
-                }),
-                _ => Err(member.link.unexpected()),
-            }
-        });
+        let opened = fan_out(order, |&member| self.open_port(member));
         let mut hops = vec![None; self.members.len()];
         let mut cut = Vec::new();
         for (&node, opened) in order.iter().zip(opened) {
@@ -165,20 +212,32 @@ impl Round<'_> {
         (hops, cut)
     }
 
+    /// Opens the data port of a member.
+    fn open_port(&self, member: usize) -> Result<Hop> {
+        let member = &self.members[member];
+        match member.link.call(Request::Listen { port: self.port })? {
+            Answer::Listening { port, fingerprint } => Ok(Hop {
+                address: (member.address, port).into(),
+                fingerprint,
+            }),
+            _ => Err(member.link.unexpected()),
+        }
+    }
+
     /// Tells every member whom it may hear and whom it feeds; returns those that refuse. Anybody
     /// before a member may become its feeder.
     fn join(
         &self,
         order: &[usize],
         hops: &[Option<Hop>],
-        identity: &Identity,
+        source: Fingerprint,
     ) -> Vec<(usize, Error)> {
         let positions: Vec<usize> = (0..order.len()).collect();
         let joined = fan_out(&positions, |&position| {
             let before = order[..position]
                 .iter()
                 .filter_map(|&member| hops[member].as_ref());
-            let mut feeders = vec![identity.fingerprint()];
+            let mut feeders = vec![source];
             feeders.extend(before.map(|hop| hop.fingerprint));
             let next = order
                 .get(position + 1)
@@ -192,7 +251,7 @@ impl Round<'_> {
     }
 
     fn stored(&self, chunk: u32) -> u64 {
-        let chunk = self.media.manifest().chunks.get(chunk as usize);
+        let chunk = self.manifest.chunks.get(chunk as usize);
         chunk.map_or(0, |chunk| u64::from(chunk.stored))
     }
 }
@@ -233,6 +292,13 @@ impl Run<'_> {
     fn finish(mut self, heard: &Receiver<Heard>) -> Vec<Cut> {
         while !self.schedule.is_over() {
             match heard.recv_timeout(POLL) {
+                Ok(Heard::Agent(member, event)) if self.is_giver(member) => {
+                    if let Event::NextFailed { next, message } = event
+                        && let Some(news) = self.refused(Upstream::Origin, next, message)
+                    {
+                        self.hear(news);
+                    }
+                }
                 Ok(Heard::Agent(member, event)) => {
                     if let Some(news) = self.news(member, event) {
                         self.hear(news);
@@ -285,7 +351,23 @@ impl Run<'_> {
         })
     }
 
+    fn is_giver(&self, member: usize) -> bool {
+        matches!(self.round.origin, Origin::Node(giver) if giver == member)
+    }
+
     fn look_for_lost(&mut self) {
+        if let Origin::Node(giver) = self.round.origin
+            && !self.round.members[giver].link.is_alive()
+        {
+            // Nobody feeds the chain any more.
+            let waiting: Vec<usize> = self.schedule.chain().live().collect();
+            let name = &self.round.members[giver].host.address;
+            for member in waiting {
+                let error = Error::Failed(format!("{name}: lost while it fed the others"));
+                self.hear(News::Broken(member, error));
+            }
+            return;
+        }
         let live = self.schedule.chain().live();
         let lost: Vec<usize> = live
             .filter(|&member| !self.round.members[member].link.is_alive())
@@ -300,12 +382,13 @@ impl Run<'_> {
     fn perform(&mut self, feeds: Vec<Feed>) {
         for Feed { feeder, next } in feeds {
             let next = next.and_then(|next| self.hops[next].clone());
-            let node = match feeder {
-                Upstream::Origin => {
+            let node = match (feeder, self.round.origin) {
+                (Upstream::Origin, Origin::Node(giver)) => giver,
+                (Upstream::Origin, _) => {
                     self.forward.switch().set(next.as_ref().map(neighbour));
                     continue;
                 }
-                Upstream::Node(node) => node,
+                (Upstream::Node(node), _) => node,
             };
             let link = &self.round.members[node].link;
             if let Err(error) = link.call_within(Request::Relink { next }, ORDER) {

@@ -14,7 +14,7 @@ use crate::fs::{device, free_space};
 use crate::path::AbsPath;
 
 mod gpu;
-mod interface;
+pub mod interface;
 mod listeners;
 mod runtime;
 

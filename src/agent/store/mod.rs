@@ -16,6 +16,7 @@ use crate::fs::Lock;
 
 mod fill;
 mod generations;
+mod give;
 mod home;
 mod inventory;
 mod look;
