@@ -174,7 +174,8 @@ fn an_older_bundle_is_refused_unless_told() {
     for verb in ["install", "check"] {
         let output = stage.bundle(verb, &[&old]);
         assert_eq!(output.status.code(), Some(11), "{}", said(&output));
-        let text = said(&output);
+        // `check` shows it below its table.
+        let text = said(&output) + &String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("has serial 4, but serial 5"), "{text}");
         assert!(text.contains(NODES[1]), "{text}");
     }

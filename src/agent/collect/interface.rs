@@ -96,6 +96,8 @@ fn owner_in(body: &[u8], address: IpAddr) -> Option<u32> {
         let kind = u16::from_ne_bytes([head[2], head[3]]);
         let value = attributes.get(4..length)?;
         let is_it = match address {
+            // Loopback has the whole of 127.0.0.0/8 under its one address.
+            IpAddr::V4(address) if address.is_loopback() => matches!(value, [127, _, _, _]),
             IpAddr::V4(address) => value == address.octets(),
             IpAddr::V6(address) => value == address.octets(),
         };
@@ -167,6 +169,7 @@ mod tests {
     fn loopback_has_its_addresses_here() {
         let owner = |text: &str| owner_of(text.parse().unwrap()).unwrap();
         assert_eq!(owner("127.0.0.1").as_deref(), Some("lo"));
+        assert_eq!(owner("127.0.0.77").as_deref(), Some("lo"));
         assert_eq!(owner("192.0.2.77"), None);
     }
 }
