@@ -13,6 +13,7 @@ use super::terminal::TerminalPrompt;
 use crate::bundle::manifest::Manifest;
 use crate::bundle::parity::Share;
 use crate::bundle::sign::Signer;
+use crate::cluster::image_check::check_image;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::hub::{self, Client, Endpoint, Source, Token};
@@ -142,6 +143,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         models,
         image: image.transpose()?,
         extras: extra_files::plans(&spec)?,
+        judge: check_image,
         signer,
         out,
         spec,

@@ -118,7 +118,8 @@ fn has_tokens(image: &ImageFacts) -> bool {
         .is_some_and(|version| numbers(version) >= FIRST_RAY_WITH_TOKENS.to_vec())
 }
 
-fn choose_mode(wish: Executor, image: &ImageFacts, nodes: usize) -> Result<Mode> {
+/// How the processes find each other; refuses what the image cannot do on so many nodes.
+pub(super) fn choose_mode(wish: Executor, image: &ImageFacts, nodes: usize) -> Result<Mode> {
     let mode = match wish {
         Executor::Ray if image.ray.is_none() => {
             return Err(Error::Usage(

@@ -5,6 +5,7 @@ pub mod choice;
 pub mod compatibility;
 pub mod container;
 pub mod deployment;
+pub mod image_check;
 pub mod network;
 pub mod node;
 pub mod plan;

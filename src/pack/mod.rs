@@ -99,6 +99,12 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
             .as_mut()
             .map(|image| feed_image(&mut intake, TreeId::Image(0), image.as_mut()));
         let images = image.into_iter().collect::<Result<Vec<_>>>()?;
+        for image in &images {
+            let judged = (plan.judge)(&plan.spec.cluster, &image.facts);
+            for remark in judged.map_err(|error| error.at(&image.reference))? {
+                progress.note(&format!("{}: {remark}", image.reference));
+            }
+        }
         for (index, model) in models.iter().enumerate() {
             let source = model.source.as_ref();
             feed_files(&mut intake, TreeId::Model(index), source, &stored)?;

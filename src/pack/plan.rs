@@ -9,9 +9,12 @@ use super::preflight::Work;
 use super::source::{RangeSource, SourceFile};
 use super::spec::Spec;
 use super::state::State;
+use crate::bundle::cluster_spec::ClusterSpec;
+use crate::bundle::manifest::ImageFacts;
 use crate::bundle::parity::Share;
 use crate::bundle::sign::Signer;
 use crate::digest::{Hasher, Sha256};
+use crate::error::Result;
 use crate::image::ImageSource;
 use crate::path::AbsPath;
 
@@ -35,6 +38,8 @@ pub struct Plan {
     pub image: Option<Box<dyn ImageSource>>,
     /// The extra directories.
     pub extras: Vec<ExtraPlan>,
+    /// Judges the image once its inside was seen, before anything else is fetched; returns remarks.
+    pub judge: fn(&ClusterSpec, &ImageFacts) -> Result<Vec<String>>,
     /// The key that signs the bundle.
     pub signer: Option<Signer>,
 }

@@ -82,6 +82,7 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
         parity: None,
         jobs,
         fresh: false,
+        judge: |_, _| Ok(Vec::new()),
         signer: None,
         models: vec![ModelPlan {
             source: Box::new(source),
@@ -438,6 +439,18 @@ fn a_damaged_image_is_forgotten() {
 
     pack(with_image(&dir, &out, image())).unwrap();
     assert_eq!(content(&out), content(&whole));
+}
+
+#[test]
+fn an_image_that_cannot_work_is_refused_before_a_model_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (model(root.path()), root.path().join("out"));
+    let mut refused = with_image(&dir, &out, image());
+    refused.judge = |_, _| Err(Error::Usage("no Ray".into()));
+    refused.models[0].source = Box::new(failing(&dir, 0));
+    let error = pack(refused).unwrap_err();
+    assert_eq!(error.to_string(), "o/i:1: no Ray");
+    assert!(!out.join("bundle.json").exists());
 }
 
 /// An image whose layers are known before, as a registry's are.

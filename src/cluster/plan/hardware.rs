@@ -73,17 +73,22 @@ pub fn lacks_method(method: &str, capability: &str) -> Result<Option<String>> {
 
 /// Why a driver cannot run a CUDA version, if so. Unknown versions pass.
 pub fn driver_too_old(cuda: &str, driver: &str) -> Result<Option<String>> {
+    let least = least_driver(cuda)?;
+    let least = least.filter(|least| numbers(driver) < numbers(least));
+    Ok(least.map(|least| {
+        format!(
+            "the image has CUDA {cuda}, which needs driver {least} or newer; {driver} is installed"
+        )
+    }))
+}
+
+/// The oldest driver that runs a CUDA version, if that is known.
+pub fn least_driver(cuda: &str) -> Result<Option<String>> {
     let major = numbers(cuda).first().copied();
-    let tables = tables()?;
-    let known = tables.driver.iter().find(|known| Some(known.cuda) == major);
+    let mut known = tables()?.driver.into_iter();
     Ok(known
-        .filter(|known| numbers(driver) < numbers(&known.driver))
-        .map(|known| {
-            format!(
-                "the image has CUDA {cuda}, which needs driver {} or newer; {driver} is installed",
-                known.driver
-            )
-        }))
+        .find(|known| Some(known.cuda) == major)
+        .map(|known| known.driver))
 }
 
 #[cfg(test)]
