@@ -110,14 +110,6 @@ fn every_verb_explains_itself() {
             sentence.len() > 5 && help.contains("Usage: bundle"),
             "{help}"
         );
-        // An option without a word of explanation ends its line.
-        for line in help
-            .lines()
-            .filter(|line| line.trim_start().starts_with('-'))
-        {
-            let explained = line.trim().contains("  ") || !line.trim().contains(' ');
-            assert!(explained || line.trim().ends_with('>'), "{verb}: {line:?}");
-        }
     }
 }
 

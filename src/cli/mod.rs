@@ -147,6 +147,17 @@ mod tests {
     }
 
     #[test]
+    fn every_verb_and_argument_is_explained() {
+        for verb in Cli::command().get_subcommands() {
+            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+            for argument in verb.get_arguments() {
+                let name = argument.get_id();
+                assert!(argument.get_help().is_some(), "{} {name}", verb.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn exit_codes_survive_context() {
         let error = anyhow::Error::new(Error::Damaged("x".into())).context("while reading y");
         assert_eq!(exit_code(&error), 10);

@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
+use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::fs;
 
@@ -124,12 +125,14 @@ impl Hosts {
 }
 
 impl Node {
-    /// The node's own IP address: as written, or what its name resolves to here.
+    /// The node's own IP address: as written, or what its name resolves to here. A name may be
+    /// one of the user's ssh configuration.
     pub fn ip(&self) -> Result<IpAddr> {
         if let Ok(ip) = self.address.parse() {
             return Ok(ip);
         }
-        (self.address.as_str(), 0)
+        let name = Settings::of(self)?.host;
+        (name.as_str(), 0)
             .to_socket_addrs()
             .ok()
             .and_then(|mut found| found.next())

@@ -196,7 +196,7 @@ fn the_users_ssh_configuration_leads_over_a_jump_host() {
     fs::write(&known, lines.concat()).unwrap();
     let configuration = format!(
         "Host gateway\n HostName 127.0.0.1\n Port {}\n User root\n IdentityFile {}\n\
-         Host 127.0.0.1\n Port {}\n User {GUEST}\n IdentityFile {}/%r\n ProxyJump gateway\n\
+         Host gpu1\n HostName 127.0.0.1\n Port {}\n User {GUEST}\n IdentityFile {}/%r\n ProxyJump gateway\n\
          Host *\n UserKnownHostsFile {}\n",
         jump.port,
         text(jump.key()),
@@ -205,7 +205,7 @@ fn the_users_ssh_configuration_leads_over_a_jump_host() {
         text(known.clone())
     );
     fs::copy(sshd.key(), sshd.path(GUEST)).unwrap();
-    let client = Client::new("127.0.0.1\n", &configuration);
+    let client = Client::new("gpu1\n", &configuration);
     assert_eq!(reached(&client.check("--json", &[])), Ok(()));
     assert!(jump.log().contains("Accepted publickey"), "{}", jump.log());
     fs::write(&known, &lines[1]).unwrap();
