@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::auth::log_in;
 use super::hosts::Node;
-use super::known_hosts::{self, HostKey, KnownHosts, Verdict, lookup_name};
+use super::known_hosts::{self, HostKey, KnownHosts, Place, Verdict, lookup_name};
 use super::secrets::{Prompt, Secrets};
 use super::session::Session;
 use super::settings::Settings;
@@ -113,7 +113,8 @@ impl Connector {
             Verdict::Unknown => Err(Error::HostKey(format!(
                 "its host key is not known: {kind} {fingerprint}. Compare that with \
                  `ssh-keygen -lf` of the key in /etc/ssh on its console; then call again with \
-                 --accept-new-host-keys"
+                 --accept-new-host-keys{}",
+                known.authority().map_or(String::new(), no_authority)
             ))),
             Verdict::Changed(place) => Err(Error::HostKey(format!(
                 "its host key has changed: it shows {kind} {fingerprint}, and line {} of {} says \
@@ -130,6 +131,15 @@ impl Connector {
             ))),
         }
     }
+}
+
+/// libssh2 asks for plain host keys only, never for certificates.
+fn no_authority(place: &Place) -> String {
+    format!(
+        ". The certificate authority in line {} of {} is of no help: host certificates are not checked",
+        place.line,
+        place.file.display()
+    )
 }
 
 /// For what only happens without memory.

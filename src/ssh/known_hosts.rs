@@ -57,6 +57,8 @@ pub struct Place {
 #[derive(Debug, Default)]
 pub struct KnownHosts {
     entries: Vec<Entry>,
+    /// The first line about a certificate authority, which proves nothing here.
+    authority: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,9 @@ impl KnownHosts {
                 file: file.to_owned(),
                 line,
             };
+            if self.authority.is_none() && content.trim_start().starts_with("@cert-authority") {
+                self.authority = Some(place.clone());
+            }
             self.entries.extend(parse(content, place));
         }
     }
@@ -128,6 +133,12 @@ impl KnownHosts {
                 }
             }
         }
+    }
+
+    /// Where a certificate authority stands, whose word does not count here.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Place> {
+        self.authority.as_ref()
     }
 
     /// The algorithms to offer, comma-separated: those of the keys that are known of the host

@@ -71,6 +71,8 @@ fn an_unknown_key_is_shown_and_refused_before_any_login() {
         ] {
             assert!(message.contains(part), "{message}");
         }
+        let told = message.contains("host certificates are not checked");
+        assert_eq!(told, known.starts_with("@cert-authority"), "{message}");
     }
     assert!(!sshd.log().contains("userauth-request"), "{}", sshd.log());
 }
