@@ -95,7 +95,11 @@ impl Stage {
 
     /// Bytes that node 8 has received over its cable.
     fn received(&self) -> u64 {
-        let table = self.bed.read("n8", &["cat", "/proc/net/dev"]);
+        self.received_by("n8")
+    }
+
+    fn received_by(&self, node: &str) -> u64 {
+        let table = self.bed.read(node, &["cat", "/proc/net/dev"]);
         let line = table
             .lines()
             .find(|line| !line.contains(" lo:") && line.contains(": "));
@@ -295,4 +299,81 @@ fn sshd_is_restarted() {
         other => panic!("{other:?}: {}", said(&output)),
     }
     stage.finish();
+}
+
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn the_origin_is_one_of_the_nodes() {
+    let stage = Stage::set("member");
+    let disk = Path::new(stage.bed.variable("TESTBED_DIR")).join("nodes/n3/data");
+    text(
+        &Command::new("cp")
+            .arg("-r")
+            .arg(stage.work.path().join("noise.bundle"))
+            .arg(disk)
+            .output()
+            .unwrap(),
+    );
+    let before = stage.received_by("n3");
+    let line = format!(
+        "exec {BUNDLE} install --no-start /data/noise.bundle --hosts {} --known-hosts {}",
+        stage.bed.variable("TESTBED_HOSTS"),
+        stage.bed.variable("TESTBED_KNOWN_HOSTS")
+    );
+    text(&stage.bed.exec("n3", &["sh", "-c", &line]));
+    // Acknowledgements and calls, but nothing of its own share.
+    let came = stage.received_by("n3") - before;
+    assert!(came < 16_000_000, "{came} bytes came to the origin itself");
+    assert!(stage.received() > SIZE as u64);
+    assert!(stage.finish().contains("nothing to send"));
+}
+
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn disks_that_are_too_small_keep_the_old_version() {
+    let stage = Stage::set("small");
+    for node in 1..=8 {
+        stage.bed.tool(&["disk", &format!("n{node}"), "360M"]);
+    }
+    let big = stage.work.path().join("noise.bundle");
+    let aside = stage.work.path().join("big");
+    fs::rename(&big, &aside).unwrap();
+    fs::write(stage.work.path().join("model/model.safetensors"), "old").unwrap();
+    let pack = ["pack", "--model-dir", "model"];
+    text(
+        &Command::new(BUNDLE)
+            .args(pack)
+            .current_dir(stage.work.path())
+            .output()
+            .unwrap(),
+    );
+    text(&stage.bundle("install --no-start"));
+    fs::remove_dir_all(&big).unwrap();
+    fs::rename(&aside, &big).unwrap();
+    let output = stage.bundle("install --no-start");
+    assert_eq!(output.status.code(), Some(13), "{}", said(&output));
+    for node in ["n1", "n8"] {
+        assert_eq!(stage.bed.read(node, &["cat", FILE]), "old");
+    }
+}
+
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn strangers_connect_to_a_data_port() {
+    let stage = Stage::set("strangers");
+    let output = stage.install_with(|bed| {
+        let listening = bed.read("n5", &["ss", "-Htln"]);
+        let ports = listening.lines().filter_map(|line| {
+            let local = line.split_whitespace().nth(3)?;
+            local.rsplit(':').next()
+        });
+        let port = ports.into_iter().find(|port| *port != "22").unwrap();
+        let script = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do exec {{fd}}<>/dev/tcp/10.77.0.15/{port}; \
+             [ $((i % 2)) = 0 ] || echo nonsense >&$fd; done; sleep 3"
+        );
+        bed.read("n8", &["bash", "-c", &script]);
+    });
+    text(&output);
+    assert!(stage.finish().contains("nothing to send"));
 }
