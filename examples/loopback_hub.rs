@@ -36,6 +36,9 @@ struct Arguments {
     /// Hold back each answer for so many milliseconds.
     #[arg(long, default_value_t = 0)]
     latency: u64,
+    /// Send at most so many megabytes in a second, over all connections together.
+    #[arg(long)]
+    rate: Option<u64>,
     /// The token that may see gated and private models.
     #[arg(long)]
     token: Option<String>,
@@ -62,6 +65,7 @@ fn main() -> io::Result<()> {
         storage_listen: arguments.storage_listen.unwrap_or(any_port),
         token: arguments.token,
         latency: Duration::from_millis(arguments.latency),
+        rate: arguments.rate.map(|megabytes| megabytes * 1_000_000),
         ..Options::default()
     })?;
     let mut names = Vec::new();

@@ -14,6 +14,7 @@ mod fault;
 mod http;
 mod modelscope;
 mod origin;
+mod pace;
 mod repos;
 mod server;
 mod storage;

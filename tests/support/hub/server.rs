@@ -15,6 +15,7 @@ use super::fault::{At, Fault, Script};
 use super::http::{Answer, Request};
 use super::modelscope;
 use super::origin::{self, Ask};
+use super::pace::{Pace, Paced};
 use super::repos::{Access, Repo};
 use super::storage;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub other_token: Option<String>,
     /// How long each answer is held back.
     pub latency: Duration,
+    /// The most bytes that it sends in a second, over all connections together.
+    pub rate: Option<u64>,
     /// How long signed URLs live.
     pub signed_life: Duration,
     /// Entries on one page of a tree.
@@ -50,6 +53,7 @@ impl Default for Options {
             token: None,
             other_token: None,
             latency: Duration::ZERO,
+            rate: None,
             signed_life: Duration::from_hours(1),
             page_size: 1000,
             foreign_links: false,
@@ -90,6 +94,7 @@ struct State {
     repos: Mutex<BTreeMap<String, Repo>>,
     script: Mutex<Script>,
     log: Mutex<Vec<Logged>>,
+    pace: Option<Pace>,
     ended: AtomicBool,
 }
 
@@ -107,6 +112,7 @@ impl Hub {
         let storage = TcpListener::bind(options.storage_listen)?;
         let (address, storage_address) = (origin.local_addr()?, storage.local_addr()?);
         let state = Arc::new(State {
+            pace: options.rate.map(Pace::new),
             options,
             storage_port: storage_address.port(),
             repos: Mutex::default(),
@@ -284,7 +290,11 @@ fn serve(stream: TcpStream, state: &State, host: Host) -> io::Result<()> {
         thread::sleep(state.options.latency);
         let answer = spoil_answer(answer, fault.as_ref());
         let head_only = request.method == "HEAD";
-        let delivered = deliver(reader.get_mut(), &answer, head_only, fault.as_ref());
+        let mut out = Paced {
+            out: reader.get_mut(),
+            pace: state.pace.as_ref(),
+        };
+        let delivered = deliver(&mut out, &answer, head_only, fault.as_ref());
         lock(&state.log).push(Logged {
             at,
             path,

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 #[path = "../weights.rs"]
-mod weights;
+pub mod weights;
 
 /// Bytes of weights in one shard.
 const SHARD: usize = 64 << 20;
