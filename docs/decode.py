@@ -39,6 +39,7 @@ def main(bundle, target):
             digest = hashlib.sha256()
             with open(path, "wb") as out:
                 for chunk in (manifest["chunks"][index] for index in file["chunks"]):
+                    assert chunk["volume"], f"only the base has it: {manifest['base']}"
                     with open(bundle / manifest["volumes"][chunk["volume"] - 1]["name"], "rb") as volume:
                         volume.seek(chunk["offset"])
                         stored = volume.read(chunk["stored"])

@@ -4,6 +4,9 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Names in a sentence before it says "and N more".
+const NAMED: usize = 3;
+
 /// Result of every fallible library function.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -101,9 +104,26 @@ impl Error {
     }
 }
 
+/// `a, b, c and 4 more`
+#[must_use]
+pub fn names_of(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 {
+        shown
+    } else {
+        format!("{shown} and {more} more")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lists_are_cut_short() {
+        assert_eq!(names_of(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
+    }
 
     #[test]
     fn exit_codes_survive_the_wire() {

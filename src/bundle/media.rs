@@ -1,12 +1,13 @@
 //! Reading a bundle from the directories that it was carried in: one, or one per medium.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::manifest::{Chunk, Manifest, Owners};
+use super::manifest::{Chunk, Manifest, Owners, Reference};
 use super::{MANIFEST_NAME, volume_name};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -24,14 +25,50 @@ pub struct Media {
     volumes: Vec<Option<PathBuf>>,
     /// Likewise the recovery volumes.
     recovery: Vec<Option<PathBuf>>,
-    /// The volume that was read last: kept open, so that the system sees one sequential read.
-    last: Mutex<Option<(u32, Arc<File>)>>,
+    /// By chunk index: volumes of the base that hold chunks of it, and where.
+    of_base: HashMap<u32, (PathBuf, u64)>,
+    /// The file that was read last: kept open, so that the system sees one sequential read.
+    last: Mutex<Option<(PathBuf, Arc<File>)>>,
 }
 
 impl Media {
     /// Opens a bundle. At least one directory must hold its `bundle.json`, and all that do must
-    /// hold the same one; each volume is taken from the first directory that has it.
+    /// hold the same one, or that of the base; each volume is taken from the first directory that
+    /// has it.
     pub fn open(dirs: &[PathBuf]) -> Result<Self> {
+        let (bundle, base) = split(dirs)?;
+        if base.is_empty() {
+            return Self::open_one(&bundle);
+        }
+        let mut media = Self::open_one(&bundle)?;
+        let base = Self::open(&base)?;
+        media.add_base(&base)?;
+        Ok(media)
+    }
+
+    /// Takes the chunks that no volume has from the volumes of the base.
+    fn add_base(&mut self, base: &Self) -> Result<()> {
+        let identity = Sha256::of(base.manifest_bytes());
+        if (self.manifest.base.as_ref()).is_none_or(|base| base.sha256 != identity) {
+            return Err(Error::Usage(format!(
+                "{} and {} are different bundles; name the directories of one bundle, and of its base",
+                self.dir.display(),
+                base.dir.display()
+            )));
+        }
+        let held = (0..).zip(&base.manifest.chunks);
+        let held: HashMap<Sha256, (PathBuf, u64)> = held
+            .filter_map(|(index, chunk)| Some((chunk.blob, base.place(index)?)))
+            .collect();
+        let wanted = (0..).zip(&self.manifest.chunks);
+        let wanted = wanted.filter(|(_, chunk)| chunk.is_in_base());
+        self.of_base = wanted
+            .filter_map(|(index, chunk)| Some((index, held.get(&chunk.blob)?.clone())))
+            .collect();
+        Ok(())
+    }
+
+    fn open_one(dirs: &[PathBuf]) -> Result<Self> {
         let (dir, manifest_bytes) = common_manifest(dirs)?;
         let manifest = Manifest::parse(&manifest_bytes)?;
         let find = |volume: &super::manifest::Volume| {
@@ -45,6 +82,7 @@ impl Media {
             recovery: recovery.iter().map(find).collect(),
             manifest,
             manifest_bytes,
+            of_base: HashMap::new(),
             last: Mutex::new(None),
         })
     }
@@ -86,11 +124,19 @@ impl Media {
         named.filter_map(|(volume, path)| path.is_none().then_some(volume.name.as_str()))
     }
 
-    /// Whether the volume of this chunk is at hand.
+    /// Whether a volume with this chunk is at hand, of the bundle or its base.
     #[must_use]
     pub fn has_chunk(&self, index: u32) -> bool {
-        self.chunk(index)
-            .is_ok_and(|chunk| self.volume_path(chunk.volume).is_some())
+        self.place(index).is_some()
+    }
+
+    /// The file that holds a chunk, and where its stored bytes start there.
+    fn place(&self, index: u32) -> Option<(PathBuf, u64)> {
+        let chunk = self.chunk(index).ok()?;
+        match self.volume_path(chunk.volume) {
+            Some(path) => Some((path.to_owned(), chunk.offset)),
+            None => self.of_base.get(&index).cloned(),
+        }
     }
 
     /// Reads a chunk's stored bytes into `stored` and checks their SHA-256. Indices in ascending
@@ -106,15 +152,31 @@ impl Media {
     /// As [`Media::read_chunk`], for callers that check what they make of the bytes.
     pub fn read_unchecked(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
         let chunk = self.chunk(index)?;
-        let (file, path) = self.volume(chunk.volume)?;
+        let Some((path, offset)) = self.place(index) else {
+            return Err(self.absent(chunk));
+        };
+        let file = self.file(&path)?;
         stored.resize(chunk.stored as usize, 0);
-        match file.read_exact_at(stored, chunk.offset) {
+        match file.read_exact_at(stored, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 Err(self.damaged(index, "lies behind the end of the volume"))
             }
             Err(error) => Err(Error::io("read", path)(error)),
         }
+    }
+
+    /// The error for a chunk that is on none of the media.
+    fn absent(&self, chunk: &Chunk) -> Error {
+        Error::Damaged(match &self.manifest.base {
+            Some(base) if chunk.is_in_base() => {
+                format!("the bundle leaves out what {base} has; name the directory of that one too")
+            }
+            _ => format!(
+                "{} is missing; insert its medium, or name its directory too",
+                volume_name(chunk.volume)
+            ),
+        })
     }
 
     /// Opens a volume, counted from 1, or says that it is missing.
@@ -125,10 +187,7 @@ impl Media {
                 volume_name(number)
             ))
         })?;
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        // Only advice: a filesystem that refuses it reads as well.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        Ok(file)
+        open(path)
     }
 
     /// The error for a chunk that is not what the manifest says, with the files it belongs to.
@@ -138,12 +197,13 @@ impl Media {
             return no_such_chunk(index);
         };
         let owners = Owners::of(&self.manifest, [index]);
+        let (path, offset) = self.place(index).unwrap_or_default();
+        let name = path.file_name().unwrap_or_default();
         let owners: Vec<_> = owners.get(index).iter().map(ToString::to_string).collect();
         Error::Damaged(format!(
-            "{} is damaged: chunk {} at byte {} {fault} ({}); copy this volume again",
-            volume_name(chunk.volume),
+            "{} is damaged: chunk {} at byte {offset} {fault} ({}); copy this volume again",
+            name.to_string_lossy(),
             chunk.blob,
-            chunk.offset,
             owners.join(", ")
         ))
     }
@@ -153,19 +213,53 @@ impl Media {
         chunk.ok_or_else(|| no_such_chunk(index))
     }
 
-    /// The open volume, and its path for messages.
-    fn volume(&self, number: u32) -> Result<(Arc<File>, &Path)> {
-        let path = self.volume_path(number).unwrap_or(&self.dir);
+    fn file(&self, path: &Path) -> Result<Arc<File>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((open, file)) = &*last
-            && *open == number
+            && open == path
         {
-            return Ok((Arc::clone(file), path));
+            return Ok(Arc::clone(file));
         }
-        let file = Arc::new(self.open_volume(number)?);
-        *last = Some((number, Arc::clone(&file)));
-        Ok((file, path))
+        let file = Arc::new(open(path)?);
+        *last = Some((path.to_owned(), Arc::clone(&file)));
+        Ok(file)
     }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    // Only advice: a filesystem that refuses it reads as well.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+    Ok(file)
+}
+
+/// Tells the directories of a bundle from those of the bundles that it builds on. Without a
+/// manifest a directory is the bundle's.
+fn split(dirs: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let identities = dirs.iter().map(|dir| identity(dir));
+    let identities: Vec<Option<(Sha256, Option<Sha256>)>> = identities.collect::<Result<_>>()?;
+    let bases: HashSet<Sha256> = identities.iter().filter_map(|found| (*found)?.1).collect();
+    let is_base = |found: &Option<(Sha256, _)>| found.is_some_and(|(own, _)| bases.contains(&own));
+    let (base, bundle): (Vec<_>, Vec<_>) =
+        (dirs.iter().cloned().zip(identities)).partition(|(_, found)| is_base(found));
+    let paths = |list: Vec<(PathBuf, _)>| list.into_iter().map(|(dir, _)| dir).collect();
+    Ok((paths(bundle), paths(base)))
+}
+
+/// What a directory's manifest is, and what it names as its base.
+fn identity(dir: &Path) -> Result<Option<(Sha256, Option<Sha256>)>> {
+    #[derive(serde::Deserialize)]
+    struct Base {
+        base: Option<Reference>,
+    }
+    let path = dir.join(MANIFEST_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = read_limited(&path, MAX_MANIFEST)?;
+    let base = serde_json::from_slice::<Base>(&bytes).ok();
+    let base = base.and_then(|found| found.base);
+    Ok(Some((Sha256::of(&bytes), base.map(|base| base.sha256))))
 }
 
 fn no_such_chunk(index: u32) -> Error {

@@ -96,6 +96,9 @@ fn licence_in(readme: &str) -> Option<String> {
 
 fn describe(manifest: &Manifest) -> String {
     let mut text = format!("bundle {}, serial {}\n", manifest.name, manifest.serial);
+    if let Some(base) = &manifest.base {
+        let _ = writeln!(text, "builds on {base}, bundle.json {}", base.sha256);
+    }
     for model in &manifest.models {
         text += &describe_model(model);
     }

@@ -22,6 +22,7 @@ use crate::image::archive::{ImageWish, TarSource};
 use crate::image::daemon::DaemonSource;
 use crate::image::directory::DirectorySource;
 use crate::image::registry::{self, Name, RegistrySource};
+use crate::pack::base::Base;
 use crate::pack::hub_source::HubSource;
 use crate::pack::plan::{ModelPlan, Plan};
 use crate::pack::progress::Progress;
@@ -65,6 +66,9 @@ pub struct Args {
     /// Take the image from the local docker or podman.
     #[arg(long, conflicts_with_all = ["image_tar", "registry_mirror"])]
     image_daemon: bool,
+    /// The bundle that the far side has installed, as its bundle.json: what it holds is left out.
+    #[arg(long, value_name = "FILE|DIR")]
+    base: Option<PathBuf>,
     /// Take the model from a directory instead of the hub; with several models, say OWNER/NAME=DIR
     /// for each.
     #[arg(long, value_name = "DIR")]
@@ -136,6 +140,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
     let models = models.collect::<Result<_>>()?;
     let image = spec.image.as_ref().map(|image| sources.image(image));
     Ok(Plan {
+        base: args.base.as_deref().map(Base::read).transpose()?,
         volume_size: args.volume_size,
         parity: args.parity,
         jobs: args.jobs.map_or_else(cores, usize::from),

@@ -53,6 +53,13 @@ const SIGNATURES: &str = "<h2>Released for import</h2>\n<table class=\"sign\">\
 <tr><td>Name</td><td>Date</td><td>Signature</td></tr></table>\n";
 
 fn summary(manifest: &Manifest, provenance: &Provenance) -> String {
+    let base = manifest.base.as_ref().map_or_else(
+        || "nothing".to_owned(),
+        |base| {
+            let name = escape(&base.to_string());
+            format!("{name}, bundle.json {}", code(&base.sha256.to_string()))
+        },
+    );
     let rows = [
         (
             "Identity (SHA-256 of bundle.json)",
@@ -63,6 +70,7 @@ fn summary(manifest: &Manifest, provenance: &Provenance) -> String {
             escape(provenance.signer.as_deref().unwrap_or("nobody")),
         ),
         ("Serial", manifest.serial.to_string()),
+        ("Builds on", base),
         ("Unpacked", size(manifest.raw_size())),
         ("In volumes", size(manifest.stored_size())),
     ];

@@ -106,6 +106,15 @@ fn describe(report: &Report) -> String {
     } else {
         "NOT complete and intact"
     };
+    if let Some(base) = &report.base {
+        let _ = writeln!(
+            text,
+            "{} in {} chunks are not in this bundle: install {} first, which has them",
+            size(base.bytes),
+            base.chunks,
+            base.bundle
+        );
+    }
     let intact = report.volumes_that_are(State::Intact).count();
     let _ = writeln!(
         text,
@@ -181,6 +190,7 @@ mod tests {
                 volume("vol-0003.tar", State::Missing, vec![]),
             ],
             recovery: None,
+            base: None,
             beside: vec![],
             incomplete: vec!["o/m: a.bin".into()],
         };

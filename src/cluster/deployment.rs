@@ -191,6 +191,7 @@ pub(crate) mod tests {
             format: FORMAT,
             name: "deepseek-r1-70b".parse().unwrap(),
             serial: 0,
+            base: None,
             models: vec![model],
             images: vec![image],
             extras: Vec::new(),

@@ -10,10 +10,10 @@ use super::space;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Member, all};
 use crate::agent::protocol::{Answer, Request};
-use crate::bundle::manifest::{Manifest, Name};
+use crate::bundle::manifest::{Chunk, Manifest, Name};
 use crate::bundle::ranges::{indices, ranges};
 use crate::digest::Sha256;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names_of};
 use crate::ssh::fan_out;
 
 /// The hooks of whoever shows what happens.
@@ -57,6 +57,7 @@ pub fn fill(
     };
     let mut lost = Lost::default();
     let mut missing = lost.inventory(members);
+    check_base(members, source, &missing)?;
     check_space(members, facts, source, &missing)?;
     let (began, mut rounds) = (Instant::now(), Rounds::default());
     let mut outcome = Outcome::default();
@@ -171,6 +172,35 @@ fn check_space(
             )
         });
     all(checks.collect()).map(drop)
+}
+
+/// What only the base has must be on every node, or on a medium at hand.
+fn check_base(members: &[Member], source: &Source, missing: &Missing) -> Result<()> {
+    let manifest = source.manifest();
+    let Some(base) = &manifest.base else {
+        return Ok(());
+    };
+    let nowhere = |index: u32| {
+        let chunk = manifest.chunks.get(index as usize);
+        chunk.is_some_and(Chunk::is_in_base) && !source.has_chunk(index)
+    };
+    let lacks = |(member, missing): (&Member, &Vec<(u32, u32)>)| {
+        let chunks: BTreeSet<u32> = indices(missing).filter(|&index| nowhere(index)).collect();
+        let files: Vec<&str> = (manifest.files())
+            .filter(|(_, file)| file.chunks.iter().any(|index| chunks.contains(index)))
+            .map(|(_, file)| file.path.as_str())
+            .collect();
+        (!files.is_empty()).then(|| format!("{} lacks {}", member.host.address, names_of(&files)))
+    };
+    let sentences: Vec<String> = members.iter().zip(missing).filter_map(lacks).collect();
+    if sentences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Damaged(format!(
+        "this bundle builds on {base} and leaves out what that one has, but\n{}\n\
+         install {base} on these nodes first, or name its directory too; no node was changed",
+        sentences.join("\n")
+    )))
 }
 
 /// The part of what is missing that can be had now.

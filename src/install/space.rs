@@ -137,6 +137,7 @@ mod tests {
             format: FORMAT,
             name: "x".parse().unwrap(),
             serial: 0,
+            base: None,
             models: vec![model],
             images: vec![image],
             extras: vec![extra],

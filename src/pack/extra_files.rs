@@ -4,9 +4,8 @@ use std::path::Path;
 
 use super::local_files::{LocalFile, LocalFiles, list};
 use super::plan::ExtraPlan;
-use super::selection::names_of;
 use super::spec::{FileSpec, Spec};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names_of};
 use crate::path::AbsPath;
 
 /// A tree for each path, with the files of all its tables.

@@ -45,7 +45,8 @@ pub fn manifest(
     Ok(Manifest {
         format: FORMAT,
         name: plan.spec.name.clone(),
-        serial: plan.spec.serial,
+        serial: plan.serial(),
+        base: plan.base.as_ref().map(|base| base.reference.clone()),
         models: models.collect(),
         images: images.collect::<Result<_>>()?,
         extras: extras.collect(),

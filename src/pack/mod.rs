@@ -1,5 +1,6 @@
 //! From a spec to a bundle: sources, the ordered pipeline, resume.
 
+pub mod base;
 pub mod extra_files;
 mod finish;
 pub mod hub_source;
@@ -78,6 +79,7 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
         resumed.volumes,
         resumed.journal,
         resumed.mark,
+        plan.base.as_ref(),
         progress,
     );
     let stored = StoredChunks::new(plan.out.clone());
@@ -92,8 +94,9 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
         }
     }
     let (models, image, extras) = (&plan.models, &mut plan.image, &plan.extras);
+    let base = plan.base.as_ref();
     let (state, images) = pipeline::run(ledger, plan.jobs, |steps| {
-        let mut intake = Intake::new(steps, known, stop, progress);
+        let mut intake = Intake::new(steps, known, base, stop, progress);
         // First, because what is seen inside decides whether the rest is worth fetching.
         let image = image
             .as_mut()

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::base::Base;
 use super::local_files::LocalFiles;
 use super::preflight::Work;
-use super::source::{RangeSource, SourceFile};
+use super::source::{Expected, RangeSource, SourceFile};
 use super::spec::Spec;
 use super::state::State;
 use crate::bundle::cluster_spec::ClusterSpec;
@@ -22,6 +23,8 @@ use crate::path::AbsPath;
 pub struct Plan {
     /// What the operator wants.
     pub spec: Spec,
+    /// The bundle that the far side has.
+    pub base: Option<Base>,
     /// The bundle's directory.
     pub out: PathBuf,
     /// The most bytes of a volume.
@@ -73,6 +76,8 @@ pub struct Start {
     pub image: Option<StartImage>,
     /// The extra directories in order, each with the digest of its list of files.
     pub extras: Vec<(AbsPath, Sha256)>,
+    /// Of the base's manifest.
+    pub base: Option<Sha256>,
 }
 
 /// An image at the start of a pack.
@@ -128,6 +133,7 @@ impl Plan {
                 .iter()
                 .map(|extra| (extra.path.clone(), digest(extra.source.files())))
                 .collect(),
+            base: self.base.as_ref().map(|base| base.reference.sha256),
         }
     }
 
@@ -145,15 +151,44 @@ impl Plan {
         }
     }
 
-    /// What is left of it.
+    /// The bundle's serial: what the spec says, else one more than the base's.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        let next = self
+            .base
+            .as_ref()
+            .map_or(0, |base| base.reference.serial.saturating_add(1));
+        self.spec.serial.unwrap_or(next)
+    }
+
+    /// What will surely be stored: all there is to pack but what the base may have.
+    fn new_work(&self) -> Work {
+        let Some(base) = &self.base else {
+            return self.work();
+        };
+        let is_new = |file: &&SourceFile| match file.expected {
+            Expected::Sha256(sha256) => base.file(sha256).is_none(),
+            _ => !base.has_size(file.size),
+        };
+        let models = self.models.iter().flat_map(|model| model.source.files());
+        let extras = self.extras.iter().flat_map(|extra| extra.source.files());
+        Work {
+            models: models.filter(is_new).map(|file| file.size).sum(),
+            images: 0,
+            extras: extras.filter(is_new).map(|file| file.size).sum(),
+            ..self.work()
+        }
+    }
+
+    /// What is left to be stored.
     pub(super) fn left(&self, state: &State) -> Work {
-        let mut done = state.raw();
+        let mut done = state.raw_in_volumes();
         let mut left = |all: u64| {
             let left = all.saturating_sub(done);
             done = done.saturating_sub(all);
             left
         };
-        let all = self.work();
+        let all = self.new_work();
         Work {
             images: left(all.images),
             models: left(all.models),
@@ -170,6 +205,8 @@ impl Start {
     pub fn difference(&self, wanted: &Self) -> Option<&'static str> {
         if self.version != wanted.version {
             Some("another version of bundle")
+        } else if self.base != wanted.base {
+            Some("another --base")
         } else if self.volume_size != wanted.volume_size {
             Some("another --volume-size")
         } else if self.image != wanted.image {

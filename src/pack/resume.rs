@@ -46,8 +46,9 @@ pub fn resume(plan: &Plan, work: &Path) -> Result<Resumed> {
         cut(&mut journal, &mut lines, last)?;
     }
     let (state, _) = replay(&lines)?;
+    let stored: Vec<Chunk> = state.stored_chunks().cloned().collect();
     let (volumes, kept) =
-        VolumeWriter::resume(&plan.out, plan.volume_size, &state.volumes, &state.chunks)?;
+        VolumeWriter::resume(&plan.out, plan.volume_size, &state.volumes, &stored)?;
     if let Some(lost) = position_of_chunk(&lines, kept) {
         cut(&mut journal, &mut lines, lost)?;
     }
@@ -141,12 +142,12 @@ fn cut(journal: &mut Journal, lines: &mut Vec<Placed>, position: usize) -> Resul
     Ok(())
 }
 
-/// Position of the line that added chunk `index`.
+/// Position of the line that added chunk `index` of those in the volumes.
 fn position_of_chunk(lines: &[Placed], index: usize) -> Option<usize> {
     lines
         .iter()
         .enumerate()
-        .filter(|(_, placed)| matches!(placed.line, Line::Chunk(_)))
+        .filter(|(_, placed)| matches!(&placed.line, Line::Chunk(chunk) if !chunk.is_in_base()))
         .nth(index)
         .map(|(position, _)| position)
 }

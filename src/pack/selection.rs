@@ -3,13 +3,10 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::spec::ModelSpec;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, names_of};
 
 /// Files of these kinds run code when they are loaded.
 const PICKLES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];
-
-/// Names in a remark before it says "and N more".
-const NAMED: usize = 3;
 
 /// Include and exclude globs as the hub's own tools read them: `*` crosses `/`, and a pattern
 /// that ends in `/` means everything below.
@@ -94,18 +91,6 @@ impl Selection {
     }
 }
 
-/// `a, b, c and 4 more`
-#[must_use]
-pub fn names_of(names: &[&str]) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let shown = names[..names.len() - more].join(", ");
-    if more == 0 {
-        shown
-    } else {
-        format!("{shown} and {more} more")
-    }
-}
-
 fn compile(patterns: &[String]) -> Result<GlobSet> {
     let bad = |error: globset::Error| Error::Usage(format!("bad glob: {error}"));
     let mut set = GlobSetBuilder::new();
@@ -175,6 +160,5 @@ mod tests {
             assert!(choice.remarks[0].contains(remark), "{:?}", choice.remarks);
         }
         assert_eq!(selection("").choose(&["a.safetensors"]).remarks, [""; 0]);
-        assert_eq!(names_of(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
     }
 }

@@ -23,9 +23,9 @@ const MAX_SPEC: u64 = 1 << 20;
 pub struct Spec {
     /// The bundle's name.
     pub name: Name,
-    /// Which edition of the bundle it is; the far side refuses to go back to a lower one.
-    #[serde(default)]
-    pub serial: u64,
+    /// Which edition of the bundle it is; the far side refuses to go back to a lower one. By default
+    /// 0, or one more than the base's.
+    pub serial: Option<u64>,
     /// The container image, if one travels.
     pub image: Option<ImageSpec>,
     /// The models.

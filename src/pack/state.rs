@@ -97,13 +97,23 @@ impl State {
                 .sum::<u64>()
     }
 
-    /// Bytes of all distinct chunks so far.
+    /// Raw bytes of the distinct chunks that are in the volumes.
+    #[must_use]
+    pub fn raw_in_volumes(&self) -> u64 {
+        let chunks = self.stored_chunks();
+        chunks.map(|chunk| u64::from(chunk.raw)).sum()
+    }
+
+    /// Bytes of the distinct chunks that are in the volumes.
     #[must_use]
     pub fn stored(&self) -> u64 {
-        self.chunks
-            .iter()
-            .map(|chunk| u64::from(chunk.stored))
-            .sum()
+        let chunks = self.stored_chunks();
+        chunks.map(|chunk| u64::from(chunk.stored)).sum()
+    }
+
+    /// The distinct chunks that are in the volumes, in order.
+    pub fn stored_chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.chunks.iter().filter(|chunk| !chunk.is_in_base())
     }
 
     fn open_file(&mut self) -> Result<&mut OpenFile> {

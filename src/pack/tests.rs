@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::base::Base;
 use super::local_files::LocalFiles;
 use super::plan::{ModelPlan, Plan};
 use super::progress::Progress;
@@ -77,6 +78,7 @@ fn model(root: &Path) -> PathBuf {
 fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
     Plan {
         spec: Spec::parse(SPEC).unwrap(),
+        base: None,
         out: out.to_owned(),
         volume_size: VOLUME_SIZE,
         parity: None,
@@ -180,6 +182,79 @@ fn the_bundle_does_not_depend_on_the_number_of_jobs() {
     let one = packed(1);
     assert_eq!(one, packed(2));
     assert_eq!(one, packed(7));
+}
+
+/// A base of the model as it is now.
+fn base_of(dir: &Path, out: &Path) -> Base {
+    pack(plan(open(dir), out, 2)).unwrap();
+    Base::read(out).unwrap()
+}
+
+#[test]
+fn a_delta_holds_what_is_new_whatever_the_jobs_and_interruptions() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let first = root.path().join("first");
+    let base = base_of(&dir, &first);
+    // One chunk of several changes, and a file comes that begins as another does.
+    let file = fs::File::options()
+        .write(true)
+        .open(dir.join("b.bin"))
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"new", 5).unwrap();
+    fs::write(dir.join("added"), b"{\"a\": 1}".repeat(1000)).unwrap();
+
+    let delta = |source: Failing, name: &str, jobs| {
+        let mut plan = plan(source, &root.path().join(name), jobs);
+        plan.base = Some(Base::read(&first).unwrap());
+        pack(plan)
+    };
+    let manifest = delta(failing(&dir, usize::MAX), "one", 1).unwrap();
+    assert_eq!(manifest.base.as_ref(), Some(&base.reference));
+    assert_eq!(manifest.serial, 1);
+    let new: Vec<_> = manifest
+        .chunks
+        .iter()
+        .filter(|chunk| !chunk.is_in_base())
+        .collect();
+    assert_eq!(new.len(), 1);
+    let bytes = fs::read(root.path().join("one/bundle.json")).unwrap();
+    assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
+
+    delta(failing(&dir, usize::MAX), "other", 5).unwrap();
+    for limit in 0..=2 {
+        delta(failing(&dir, limit), "broken", 2).unwrap_err();
+    }
+    delta(failing(&dir, usize::MAX), "broken", 2).unwrap();
+    let one = content(&root.path().join("one"));
+    assert_eq!(one, content(&root.path().join("other")));
+    assert_eq!(one, content(&root.path().join("broken")));
+}
+
+#[test]
+fn files_that_the_hub_promises_and_the_base_has_are_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let base = base_of(&dir, &root.path().join("first"));
+    fs::write(dir.join("config.json"), "new").unwrap();
+    let mut source = failing(&dir, usize::MAX);
+    for file in &mut source.files {
+        let bytes = fs::read(file.path.under(&dir)).unwrap();
+        file.expected = Expected::Sha256(Sha256::of(&bytes));
+    }
+    let reads = source.reads;
+    let mut plan = plan(source, &root.path().join("second"), 2);
+    plan.base = Some(base);
+    let manifest = pack(plan).unwrap();
+    assert_eq!(reads.load(Ordering::SeqCst), 1);
+    assert_eq!(manifest.stored_size(), 3);
+    assert_eq!(manifest.raw_size(), content_size(&dir));
+}
+
+fn content_size(dir: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(dir).into_iter().flatten();
+    let files = files.filter(|entry| entry.file_type().is_file());
+    files.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 
 /// A directory that counts reads and fails from the `limit`-th on.

@@ -15,7 +15,7 @@ mod scan;
 
 pub use extract::{Extracted, extract};
 pub use repair::{Repaired, repair};
-pub use report::{BesideFault, Fault, RecoveryReport, Report, State, VolumeReport};
+pub use report::{BaseReport, BesideFault, Fault, RecoveryReport, Report, State, VolumeReport};
 
 use std::collections::HashSet;
 
@@ -64,9 +64,22 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
         volumes,
         recovery: recovery.map(|recovery| recovery.report),
         beside: beside::check(media)?,
+        base: base(media),
         incomplete: incomplete(manifest, |index| {
-            !media.has_chunk(index) || damaged.contains(&index)
+            let is_elsewhere = manifest.chunks[index as usize].is_in_base();
+            (!media.has_chunk(index) && !is_elsewhere) || damaged.contains(&index)
         }),
+    })
+}
+
+/// What the bundle leaves to its base.
+fn base(media: &Media) -> Option<BaseReport> {
+    let manifest = media.manifest();
+    let left_out = manifest.chunks.iter().filter(|chunk| chunk.is_in_base());
+    Some(BaseReport {
+        bundle: manifest.base.as_ref()?.to_string(),
+        chunks: left_out.clone().count(),
+        bytes: left_out.map(|chunk| u64::from(chunk.raw)).sum(),
     })
 }
 

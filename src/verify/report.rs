@@ -17,10 +17,23 @@ pub struct Report {
     pub volumes: Vec<VolumeReport>,
     /// The recovery volumes, if the bundle has any.
     pub recovery: Option<RecoveryReport>,
+    /// What the bundle leaves to another one, if it builds on one.
+    pub base: Option<BaseReport>,
     /// Faults of the files beside the volumes.
     pub beside: Vec<BesideFault>,
     /// Files that cannot be installed from what is intact, as `MODEL: PATH`.
     pub incomplete: Vec<String>,
+}
+
+/// What a bundle leaves out because the one that it builds on has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BaseReport {
+    /// Name and serial of that one, which must be installed first.
+    pub bundle: String,
+    /// Chunks that are left out.
+    pub chunks: usize,
+    /// Raw bytes of them.
+    pub bytes: u64,
 }
 
 /// The recovery volumes, and what they are good for.

@@ -93,6 +93,7 @@ const MANIFESTS: &[Case] = &[
         "executable LICENCE is out of order",
     ),
     (|m| m["extras"] = json!([]), "belongs to no file"),
+    (in_base_with_offset, "is nowhere"),
     (|m| m["serial"] = json!(-1), "invalid value"),
     (
         |m| m["images"][0]["layer_facts"] = json!([]),
@@ -140,10 +141,7 @@ const MANIFESTS: &[Case] = &[
         |m| m["chunks"][1]["offset"] = json!(512),
         "overlaps the one before or leaves a gap",
     ),
-    (
-        |m| m["chunks"][1]["volume"] = json!(0),
-        "does not end behind its chunks",
-    ),
+    (|m| m["chunks"][1]["volume"] = json!(0), "is nowhere"),
     (
         |m| m["chunks"][1]["volume"] = json!(9),
         "does not end behind its chunks",
@@ -220,6 +218,13 @@ fn oversized(manifest: &mut Value) {
     manifest["volumes"][0]["size"] = json!(512 + padded + 1024);
     manifest["chunks"].as_array_mut().unwrap().truncate(1);
     manifest["volumes"].as_array_mut().unwrap().truncate(1);
+}
+
+/// A chunk that the base has, and yet has a place.
+fn in_base_with_offset(manifest: &mut Value) {
+    let sha256 = "0".repeat(64);
+    manifest["base"] = json!({"name": "old", "serial": 0, "sha256": sha256});
+    manifest["chunks"][1]["volume"] = json!(0);
 }
 
 /// A file whose first chunk is short.

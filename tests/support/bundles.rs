@@ -75,6 +75,7 @@ impl Content {
             format: FORMAT,
             name: "tiny".parse().unwrap(),
             serial: self.serial,
+            base: None,
             models: vec![model],
             images: image.into_iter().collect(),
             extras,

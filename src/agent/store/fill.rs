@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use super::Store;
 use super::targets::{Target, Use};
@@ -55,8 +55,9 @@ impl Store {
         }
         let mut worker = self.worker()?;
         decode(&mut worker, chunk, stored)?;
+        let fillings = self.fillings.read().unwrap_or_else(PoisonError::into_inner);
         for place in wanted {
-            self.write(place, &worker.raw)?;
+            self.write(place, &worker.raw, &fillings)?;
         }
         lock(&self.workers).push(worker);
         Ok(())
@@ -69,13 +70,18 @@ impl Store {
                 "a chunk came before the node's inventory was taken".into(),
             ));
         }
+        Ok(self.lacking(index as usize, &fillings))
+    }
+
+    /// The places that still lack a chunk.
+    pub(super) fn lacking(&self, index: usize, fillings: &[Mutex<Filling>]) -> Vec<Use> {
         let lacks = |place: &&Use| {
             fillings
                 .get(place.target)
                 .is_some_and(|filling| !lock(filling).have[place.position])
         };
-        let uses = &self.targets.uses[index as usize];
-        Ok(uses.iter().filter(lacks).copied().collect())
+        let uses = self.targets.uses[index].iter();
+        uses.filter(lacks).copied().collect()
     }
 
     fn worker(&self) -> Result<Worker> {
@@ -91,7 +97,8 @@ impl Store {
         )
     }
 
-    fn write(&self, place: Use, raw: &[u8]) -> Result<()> {
+    /// Writes a chunk's raw bytes where they are lacking.
+    pub(super) fn write(&self, place: Use, raw: &[u8], fillings: &[Mutex<Filling>]) -> Result<()> {
         let target = &self.targets.list[place.target];
         let (start, _) = target.span(place.position);
         File::options()
@@ -99,7 +106,6 @@ impl Store {
             .open(&target.staged)
             .and_then(|file| file.write_all_at(raw, start))
             .map_err(|cause| cannot_write(target, cause))?;
-        let fillings = self.fillings.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(filling) = fillings.get(place.target) {
             let mut filling = lock(filling);
             if filling.prefix.bytes() == start && !filling.have[place.position] {

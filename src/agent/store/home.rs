@@ -46,6 +46,11 @@ impl Home {
         }
     }
 
+    /// Another bundle on the same node.
+    pub fn sibling(&self, name: Name) -> Self {
+        Self::new(&self.root, name)
+    }
+
     /// The directory that holds the state of all bundles.
     pub fn all(root: &Path) -> PathBuf {
         root.join(STATE)

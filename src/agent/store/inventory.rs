@@ -60,12 +60,17 @@ impl Store {
     }
 
     fn take_stock(&self) -> Result<Vec<Mutex<Filling>>> {
-        let known = Known::from(&lock(&self.state));
+        let mut known = Known::from(&lock(&self.state));
+        if let Some(base) = self.base_home() {
+            known.add(&State::read(&base)?);
+        }
         let list = &self.targets.list;
         let found = parallel::map(list.len(), |index| self.examine(&list[index], &known))?;
         check_space(list.iter().zip(&found))?;
         let fillings = parallel::map(list.len(), |index| prepare(&list[index], &found[index]))?;
-        Ok(fillings.into_iter().map(Mutex::new).collect())
+        let fillings: Vec<_> = fillings.into_iter().map(Mutex::new).collect();
+        self.fill_from_installed(&fillings)?;
+        Ok(fillings)
     }
 
     fn examine(&self, target: &Target, known: &Known) -> Result<Found> {
@@ -123,13 +128,17 @@ impl Known {
             by_stamp: HashMap::new(),
             by_digest: HashMap::new(),
         };
+        known.add(state);
+        known
+    }
+
+    fn add(&mut self, state: &State) {
         for (path, proof) in state.proofs() {
-            known.by_stamp.insert(proof.stamp, proof.sha256);
+            self.by_stamp.insert(proof.stamp, proof.sha256);
             if Stamp::at(path) == Some(proof.stamp) {
-                known.by_digest.insert(proof.sha256, path.clone());
+                self.by_digest.insert(proof.sha256, path.clone());
             }
         }
-        known
     }
 
     fn digest_of(&self, path: &Path) -> Option<Sha256> {

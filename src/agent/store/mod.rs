@@ -14,6 +14,7 @@ use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
 
+mod base;
 mod fill;
 mod generations;
 mod give;

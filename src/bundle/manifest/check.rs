@@ -41,7 +41,14 @@ pub fn check(manifest: &Manifest) -> Check {
 /// Chunks stand in the volumes in order, each directly behind the one before or at the start of
 /// the next volume, and each volume ends where its last chunk does.
 fn check_layout(manifest: &Manifest) -> Check {
-    let mut chunks = manifest.chunks.iter().peekable();
+    let in_base = |chunk: &&Chunk| chunk.is_in_base();
+    if let Some(chunk) = manifest.chunks.iter().find(in_base)
+        && (manifest.base.is_none() || chunk.offset != 0)
+    {
+        return Err(format!("chunk {} is nowhere", chunk.blob));
+    }
+    let stored = manifest.chunks.iter().filter(|chunk| !chunk.is_in_base());
+    let mut chunks = stored.peekable();
     for (number, volume) in (1..).zip(&manifest.volumes) {
         if volume.name != volume_name(number) {
             return Err(format!("volume {number} is called {:?}", volume.name));

@@ -9,6 +9,8 @@ pub use encoding::Encoding;
 pub use name::Name;
 pub use owners::{Owner, Owners};
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::cluster_spec::ClusterSpec;
@@ -31,6 +33,8 @@ pub struct Manifest {
     pub name: Name,
     /// Grows from one edition of the bundle to the next; the far side does not go back unasked.
     pub serial: u64,
+    /// The bundle that must be installed before this one, which leaves out what that one has.
+    pub base: Option<Reference>,
     /// Models, in the order of the spec.
     pub models: Vec<Model>,
     /// Container images, in the order of the spec.
@@ -45,6 +49,24 @@ pub struct Manifest {
     pub volumes: Vec<Volume>,
     /// Recovery volumes, if there are any.
     pub parity: Option<Parity>,
+}
+
+/// Names another bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// Its name.
+    pub name: Name,
+    /// Its serial.
+    pub serial: u64,
+    /// Of its `bundle.json`.
+    pub sha256: Sha256,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} serial {}", self.name, self.serial)
+    }
 }
 
 /// A model: a directory of files at the same path on every node.
@@ -152,10 +174,28 @@ pub struct Chunk {
     pub xxh3: Xxh3,
     /// How the raw bytes became the stored ones.
     pub encoding: Encoding,
-    /// Number of the volume, from 1.
+    /// Number of the volume, from 1; 0 when only the base has it.
     pub volume: u32,
     /// Where the stored bytes start in the volume.
     pub offset: u64,
+}
+
+impl Chunk {
+    /// Whether no volume has it, because the base does.
+    #[must_use]
+    pub fn is_in_base(&self) -> bool {
+        self.volume == 0
+    }
+
+    /// The same chunk in a manifest that builds on this one.
+    #[must_use]
+    pub fn in_base(&self) -> Self {
+        Self {
+            volume: 0,
+            offset: 0,
+            ..self.clone()
+        }
+    }
 }
 
 /// A volume: a plain tar file.
@@ -295,11 +335,12 @@ impl Manifest {
         self.files().map(|(_, file)| file.size).sum()
     }
 
-    /// Bytes of all distinct chunks as stored.
+    /// Bytes of all distinct chunks as stored in the volumes.
     #[must_use]
     pub fn stored_size(&self) -> u64 {
         self.chunks
             .iter()
+            .filter(|chunk| !chunk.is_in_base())
             .map(|chunk| u64::from(chunk.stored))
             .sum()
     }

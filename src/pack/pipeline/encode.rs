@@ -18,6 +18,7 @@ impl EncodeWorker {
     /// Does one step.
     pub fn work(&mut self, step: Step<Buffer>) -> Result<Step<Piece>> {
         Ok(match step {
+            Step::Base(chunk) => Step::Base(chunk),
             Step::Chunk(raw) => Step::Chunk(self.piece(&raw)?),
             Step::Begin { tree, path, alone } => Step::Begin { tree, path, alone },
             Step::End {

@@ -5,7 +5,7 @@ use std::thread;
 use super::intake::Intake;
 use crate::bundle::CHUNK_SIZE;
 use crate::error::Result;
-use crate::pack::source::{RangeSource, SourceFile};
+use crate::pack::source::RangeSource;
 use crate::pack::stored::StoredChunks;
 use crate::pack::tree::TreeId;
 use crate::parallel::{Buffer, Buffers, Segment, in_order, segments};
@@ -28,8 +28,11 @@ pub fn feed_files(
         first += 1;
     }
     let mut from = 0;
-    if let Some(file) = files.get(first) {
-        from = feed_known_chunks(intake, tree, file, stored)?;
+    if let Some(file) = files.get(first)
+        && intake.of_base(file.expected).is_none()
+    {
+        let part = (source, first);
+        from = feed_known_chunks(intake, tree, part, stored)?;
     }
     if from > 0 && from >= files[first].size {
         intake.end(None)?;
@@ -38,13 +41,15 @@ pub fn feed_files(
     feed_segments(intake, tree, source, (first, from))
 }
 
-/// Feeds the chunks of a file that an earlier run has stored; returns the bytes that they hold.
+/// Feeds the chunks of a file that an earlier run has stored, those of the base from the source;
+/// returns the bytes that they hold.
 fn feed_known_chunks(
     intake: &mut Intake<'_>,
     tree: TreeId,
-    file: &SourceFile,
+    (source, number): (&dyn RangeSource, usize),
     stored: &StoredChunks,
 ) -> Result<u64> {
+    let file = &source.files()[number];
     let chunks = match intake.known(tree, &file.path)? {
         Some(known) if !known.chunks.is_empty() => known.chunks.clone(),
         _ => return Ok(0),
@@ -53,8 +58,12 @@ fn feed_known_chunks(
     let mut reader = stored.reader()?;
     let mut bytes = 0;
     for chunk in &chunks {
-        let mut raw = intake.buffers.take(0);
-        reader.read(chunk, raw.as_vec())?;
+        let mut raw = intake.buffers.take(chunk.raw as usize);
+        if chunk.is_in_base() {
+            source.read(number, bytes, &mut raw)?;
+        } else {
+            reader.read(chunk, raw.as_vec())?;
+        }
         bytes += raw.len() as u64;
         intake.chunk(raw)?;
     }
@@ -70,6 +79,10 @@ fn feed_segments(
 ) -> Result<()> {
     let files = source.files();
     let readers = source.readers();
+    let adopted: Vec<bool> = files
+        .iter()
+        .map(|file| intake.of_base(file.expected).is_some())
+        .collect();
     thread::scope(|scope| {
         let workers = (0..readers)
             .map(|_| {
@@ -77,11 +90,16 @@ fn feed_segments(
                 move |segment| read(source, &buffers, segment)
             })
             .collect();
-        let sizes = files.iter().map(|file| file.size).collect();
-        let segments = segments(sizes, from, CHUNK_SIZE);
+        let sizes = files.iter().zip(&adopted);
+        let sizes = sizes.map(|(file, adopted)| if *adopted { 0 } else { file.size });
+        let segments = segments(sizes.collect(), from, CHUNK_SIZE);
         for result in in_order(scope, segments, workers, readers) {
             let (segment, raw) = result?;
             let file = &files[segment.file];
+            if let Some(base) = intake.of_base(file.expected) {
+                intake.adopt(tree, &file.path, base, None)?;
+                continue;
+            }
             if segment.offset == 0 {
                 intake.begin(tree, &file.path, file.size, file.expected)?;
             }

@@ -10,6 +10,7 @@ use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::{Chunk, LayerFacts};
 use crate::digest::{GitBlobHasher, Hasher, Sha256, Xxh3};
 use crate::error::{Error, Result};
+use crate::pack::base::{Base, BaseFile};
 use crate::pack::progress::Progress;
 use crate::pack::source::Expected;
 use crate::pack::tree::TreeId;
@@ -22,6 +23,7 @@ pub struct Intake<'a> {
     pub buffers: Buffers,
     steps: SyncSender<Step<Buffer>>,
     known: VecDeque<KnownFile>,
+    base: Option<&'a Base>,
     stop: &'a AtomicBool,
     progress: &'a dyn Progress,
     current: Option<Current>,
@@ -59,6 +61,7 @@ impl<'a> Intake<'a> {
     pub fn new(
         steps: SyncSender<Step<Buffer>>,
         known: VecDeque<KnownFile>,
+        base: Option<&'a Base>,
         stop: &'a AtomicBool,
         progress: &'a dyn Progress,
     ) -> Self {
@@ -66,6 +69,7 @@ impl<'a> Intake<'a> {
             buffers: Buffers::default(),
             steps,
             known,
+            base,
             stop,
             progress,
             current: None,
@@ -90,6 +94,58 @@ impl<'a> Intake<'a> {
     /// Goes past a complete known file without reading it again.
     pub fn skip_known(&mut self) {
         self.known.pop_front();
+    }
+
+    /// The base's file, when its content is what the source promises.
+    #[must_use]
+    pub fn of_base(&self, expected: Expected) -> Option<BaseFile> {
+        match expected {
+            Expected::Sha256(sha256) => self.base?.file(sha256),
+            _ => None,
+        }
+    }
+
+    /// What the base knows of a layer.
+    #[must_use]
+    pub fn layer_of_base(&self, diff_id: Sha256) -> Option<&LayerFacts> {
+        self.base?.layer(diff_id)
+    }
+
+    /// Takes a file of the base in its place without reading it.
+    pub fn adopt(
+        &mut self,
+        tree: TreeId,
+        path: &RelPath,
+        file: BaseFile,
+        facts: Option<LayerFacts>,
+    ) -> Result<()> {
+        self.progress.file(path.as_str());
+        self.known(tree, path)?;
+        let known = self.known.pop_front();
+        let done = known.as_ref().map_or(&[][..], |known| &known.chunks);
+        let blob = |chunk: &Chunk| chunk.blob;
+        if !(file.chunks.iter().map(blob))
+            .take(done.len())
+            .eq(done.iter().map(blob))
+        {
+            return Err(changed(path));
+        }
+        if known.as_ref().is_some_and(|known| known.complete.is_some()) {
+            return Ok(());
+        }
+        if known.is_none() {
+            let path = path.clone();
+            let alone = true;
+            self.send(Step::Begin { tree, path, alone })?;
+        }
+        for chunk in file.chunks.into_iter().skip(done.len()) {
+            self.send(Step::Base(chunk))?;
+        }
+        self.send(Step::End {
+            size: file.size,
+            sha256: file.sha256,
+            facts,
+        })
     }
 
     /// Begins a file. The size matters for the git blob id only.

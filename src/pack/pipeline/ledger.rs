@@ -7,6 +7,7 @@ use crate::bundle::manifest::Chunk;
 use crate::bundle::volume::VolumeWriter;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::pack::base::Base;
 use crate::pack::journal::{Journal, Line};
 use crate::pack::progress::Progress;
 use crate::pack::state::State;
@@ -19,6 +20,7 @@ pub struct Ledger<'a> {
     journal: Journal,
     mark: Option<Mark>,
     index: HashMap<Sha256, u32>,
+    base: Option<&'a Base>,
     raw: u64,
     stored: u64,
     progress: &'a dyn Progress,
@@ -31,6 +33,7 @@ impl<'a> Ledger<'a> {
         volumes: VolumeWriter,
         journal: Journal,
         mark: Option<Mark>,
+        base: Option<&'a Base>,
         progress: &'a dyn Progress,
     ) -> Self {
         let index = (0..).zip(&state.chunks);
@@ -42,6 +45,7 @@ impl<'a> Ledger<'a> {
             volumes,
             journal,
             mark,
+            base,
             progress,
         }
     }
@@ -74,6 +78,7 @@ impl<'a> Ledger<'a> {
                 self.write(Line::Begin { tree, path, alone })
             }
             Step::Chunk(piece) => self.chunk(&piece),
+            Step::Base(chunk) => self.take_of_base(chunk),
             Step::End {
                 size,
                 sha256,
@@ -90,10 +95,24 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Takes a chunk of the base, whose bytes nobody has read.
+    fn take_of_base(&mut self, chunk: Chunk) -> Result<()> {
+        self.raw += u64::from(chunk.raw);
+        match self.index.get(&chunk.blob) {
+            Some(&chunk) => self.write(Line::Again { chunk })?,
+            None => self.add(chunk)?,
+        }
+        self.progress.packed(self.raw, self.stored);
+        Ok(())
+    }
+
     fn chunk(&mut self, piece: &Piece) -> Result<()> {
         if let Some(&chunk) = self.index.get(&piece.blob) {
-            self.check_same(chunk, piece)?;
+            self.check_same(&self.state.chunks[chunk as usize], piece)?;
             self.write(Line::Again { chunk })?;
+        } else if let Some(chunk) = self.base.and_then(|base| base.chunk(piece.blob)) {
+            self.check_same(&chunk, piece)?;
+            self.add(chunk)?;
         } else {
             self.append(piece)?;
         }
@@ -104,8 +123,7 @@ impl<'a> Ledger<'a> {
 
     /// Different chunks could be made so that they are stored as the same bytes, with different
     /// encodings. No model is like that by chance.
-    fn check_same(&self, chunk: u32, piece: &Piece) -> Result<()> {
-        let chunk = &self.state.chunks[chunk as usize];
+    fn check_same(&self, chunk: &Chunk, piece: &Piece) -> Result<()> {
         if (chunk.encoding, chunk.raw, chunk.xxh3)
             == (piece.encoded.encoding, piece.raw, piece.xxh3)
         {
@@ -122,12 +140,8 @@ impl<'a> Ledger<'a> {
         let bytes = &piece.encoded.bytes;
         let place = self.volumes.append(&piece.blob, bytes)?;
         self.write_closed()?;
-        let index = self.state.chunks.len();
-        let too_many = |_| Error::Usage("a bundle holds at most 2^32 chunks".into());
-        self.index
-            .insert(piece.blob, u32::try_from(index).map_err(too_many)?);
         self.stored += bytes.len() as u64;
-        self.write(Line::Chunk(Chunk {
+        self.add(Chunk {
             blob: piece.blob,
             #[allow(
                 clippy::cast_possible_truncation,
@@ -139,7 +153,16 @@ impl<'a> Ledger<'a> {
             encoding: piece.encoded.encoding,
             volume: place.0,
             offset: place.1,
-        }))
+        })
+    }
+
+    /// Notes a chunk that is new to this bundle.
+    fn add(&mut self, chunk: Chunk) -> Result<()> {
+        let index = self.state.chunks.len();
+        let too_many = |_| Error::Usage("a bundle holds at most 2^32 chunks".into());
+        self.index
+            .insert(chunk.blob, u32::try_from(index).map_err(too_many)?);
+        self.write(Line::Chunk(chunk))
     }
 
     /// Writes down the volumes that were closed since the last time.

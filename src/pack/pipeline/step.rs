@@ -1,7 +1,7 @@
 //! What travels through the pipeline.
 
 use crate::bundle::codec::Encoded;
-use crate::bundle::manifest::LayerFacts;
+use crate::bundle::manifest::{Chunk, LayerFacts};
 use crate::digest::{Sha256, Xxh3};
 use crate::pack::tree::TreeId;
 use crate::path::RelPath;
@@ -19,6 +19,8 @@ pub enum Step<C> {
     },
     /// Its next chunk.
     Chunk(C),
+    /// Its next chunk is one of the base.
+    Base(Chunk),
     /// The file is complete and as its source promised.
     End {
         /// Bytes.

@@ -54,19 +54,34 @@ impl ImageSink<'_, '_> {
     }
 }
 
+impl ImageSink<'_, '_> {
+    fn adopt(&mut self, layer: Sha256, label: &RelPath) -> Result<()> {
+        let facts = self.intake.layer_of_base(layer).cloned();
+        match self.intake.of_base(Expected::Sha256(layer)) {
+            Some(file) => self.intake.adopt(self.tree, label, file, facts),
+            None => Err(Error::Failed(format!("{label} is not packed yet"))),
+        }
+    }
+}
+
 impl Sink for ImageSink<'_, '_> {
     fn has(&self, layer: Sha256) -> Option<LayerFacts> {
         let label = blob_label(layer).ok()?;
-        self.intake.packed(self.tree, &label)?.facts.clone()
+        match self.intake.packed(self.tree, &label) {
+            Some(packed) => packed.facts.clone(),
+            None => self.intake.layer_of_base(layer).cloned(),
+        }
     }
 
     fn keep(&mut self, layer: Sha256) -> Result<()> {
         let label = blob_label(layer)?;
         match self.intake.known(self.tree, &label)? {
-            Some(known) if known.complete.is_some() => self.intake.skip_known(),
-            _ => return Err(Error::Failed(format!("{label} is not packed yet"))),
+            Some(known) if known.complete.is_some() => {
+                self.intake.skip_known();
+                Ok(())
+            }
+            _ => self.adopt(layer, &label),
         }
-        Ok(())
     }
 
     fn begin(&mut self, label: &RelPath, promised: Option<Sha256>) -> Result<()> {

@@ -72,6 +72,18 @@ impl Target<'_> {
             .chunks
             .iter()
             .filter(|&&index| !media.has_chunk(index));
+        let mut missing = missing.peekable();
+        if missing.peek().is_some()
+            && let Some(base) = &media.manifest().base
+            && missing
+                .clone()
+                .any(|&index| media.manifest().chunks[index as usize].is_in_base())
+        {
+            return Err(Error::Damaged(format!(
+                "{} is left out: parts of it are only in {base}; name the directory of that bundle too",
+                self.file.path
+            )));
+        }
         let mut volumes: Vec<u32> = missing
             .filter_map(|&index| media.manifest().chunks.get(index as usize))
             .map(|chunk| chunk.volume)

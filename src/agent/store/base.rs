@@ -1,0 +1,86 @@
+//! Chunks that need not come over the network because a file of what is installed holds them: of
+//! this bundle's last generation, or of the base that it builds on.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use super::fill::Filling;
+use super::home::Home;
+use super::state::State;
+use super::targets::Targets;
+use super::{Store, parallel};
+use crate::agent::child::lock;
+use crate::digest::{Sha256, Xxh3};
+use crate::error::Result;
+
+/// Where the raw bytes of chunks stand, by the chunk's blob.
+#[derive(Default)]
+struct Sources(HashMap<Sha256, (PathBuf, u64)>);
+
+impl Sources {
+    /// Adds the chunks of what is installed in `home`.
+    fn add(&mut self, home: &Home, state: &State) -> Result<()> {
+        let Some(manifest) = state.current_manifest(home) else {
+            return Ok(());
+        };
+        let targets = Targets::of(&manifest, home)?;
+        for (chunk, uses) in manifest.chunks.iter().zip(&targets.uses) {
+            if let Some(place) = uses.first() {
+                let target = &targets.list[place.target];
+                let (start, _) = target.span(place.position);
+                let source = (target.published.clone(), start);
+                self.0.entry(chunk.blob).or_insert(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The home of the bundle that this one builds on, when it has another name.
+    pub(super) fn base_home(&self) -> Option<Home> {
+        let base = self.manifest.base.as_ref()?;
+        (base.name != *self.home.name()).then(|| self.home.sibling(base.name.clone()))
+    }
+
+    /// Copies chunks that are lacking from files that are installed. What those no longer hold
+    /// stays lacking.
+    pub(super) fn fill_from_installed(&self, fillings: &[Mutex<Filling>]) -> Result<()> {
+        let mut sources = Sources::default();
+        sources.add(&self.home, &lock(&self.state))?;
+        if let Some(base) = self.base_home() {
+            sources.add(&base, &State::read(&base)?)?;
+        }
+        let lacking: Vec<usize> = (0..self.manifest.chunks.len())
+            .filter(|&index| sources.0.contains_key(&self.manifest.chunks[index].blob))
+            .filter(|&index| !self.lacking(index, fillings).is_empty())
+            .collect();
+        parallel::map(lacking.len(), |position| {
+            self.copy_chunk(lacking[position], &sources, fillings)
+        })
+        .map(drop)
+    }
+
+    fn copy_chunk(
+        &self,
+        index: usize,
+        sources: &Sources,
+        fillings: &[Mutex<Filling>],
+    ) -> Result<()> {
+        let chunk = &self.manifest.chunks[index];
+        let Some((path, start)) = sources.0.get(&chunk.blob) else {
+            return Ok(());
+        };
+        let mut raw = vec![0; chunk.raw as usize];
+        let read = File::open(path).and_then(|file| file.read_exact_at(&mut raw, *start));
+        if read.is_err() || Xxh3::of(&raw) != chunk.xxh3 {
+            return Ok(());
+        }
+        let uses = self.lacking(index, fillings);
+        uses.into_iter()
+            .try_for_each(|place| self.write(place, &raw, fillings))
+    }
+}
