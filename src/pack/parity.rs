@@ -21,6 +21,10 @@ pub fn make(
     let Some(share) = plan.parity else {
         return Ok(None);
     };
+    // A delta that leaves out everything has nothing to recover.
+    if volumes.is_empty() {
+        return Ok(None);
+    }
     let sizes: Vec<u64> = volumes.iter().map(|volume| volume.size).collect();
     let geometry = Geometry::choose(&sizes, share, plan.volume_size)?;
     progress.total(geometry.data as u64 * geometry.shard);

@@ -251,6 +251,20 @@ fn files_that_the_hub_promises_and_the_base_has_are_not_read() {
     assert_eq!(manifest.raw_size(), content_size(&dir));
 }
 
+#[test]
+fn a_delta_without_volumes_has_no_recovery_volumes() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = model(root.path());
+    let base = base_of(&dir, &root.path().join("first"));
+    let out = root.path().join("second");
+    let mut plan = plan(open(&dir), &out, 2);
+    plan.base = Some(base);
+    plan.parity = Some("10%".parse().unwrap());
+    pack(plan).unwrap();
+    let manifest = Manifest::parse(&fs::read(out.join("bundle.json")).unwrap()).unwrap();
+    assert_eq!((manifest.volumes.len(), manifest.parity), (0, None));
+}
+
 fn content_size(dir: &Path) -> u64 {
     let files = walkdir::WalkDir::new(dir).into_iter().flatten();
     let files = files.filter(|entry| entry.file_type().is_file());
