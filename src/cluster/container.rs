@@ -107,11 +107,6 @@ fn environment(deployment: &Deployment, member: &Member) -> Vec<(String, String)
     ];
     environment.extend(offline.map(|key| (key.to_owned(), "1".to_owned())));
     environment.push(("RAY_USAGE_STATS_ENABLED".to_owned(), "0".to_owned()));
-    // A head that comes back is another cluster: its old nodes need not wait a minute for the old one.
-    environment.push((
-        "RAY_gcs_rpc_server_reconnect_timeout_s".to_owned(),
-        "20".to_owned(),
-    ));
     // The docker client copies proxies from its configuration; traffic between nodes must not
     // take them.
     let proxies = [

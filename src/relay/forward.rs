@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::frame::Frame;
 use super::tls::{Identity, Sending};
@@ -18,6 +18,12 @@ const QUEUE: usize = 64;
 
 /// A neighbour that takes nothing for so long is given up.
 pub const STALL: Duration = Duration::from_secs(10);
+
+/// A handshake that fails sooner may have had to make room for a stranger's; it is tried again.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How often a handshake is tried.
+const ATTEMPTS: u32 = 3;
 
 /// How often a sender whose round is over looks for a new neighbour.
 const POLL: Duration = Duration::from_millis(100);
@@ -203,7 +209,15 @@ impl Sender {
         self.generation = generation;
         self.close();
         let Some(next) = next else { return };
-        match self.open(next) {
+        let mut attempts = 1;
+        let opened = loop {
+            let began = Instant::now();
+            match self.open(next) {
+                Err(_) if attempts < ATTEMPTS && began.elapsed() < SOON => attempts += 1,
+                opened => break opened,
+            }
+        };
+        match opened {
             Ok(stream) => self.stream = Some((next.address, stream)),
             Err(error) => self.fail(next.address, &error.to_string()),
         }

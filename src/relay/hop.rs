@@ -1,9 +1,9 @@
 //! A node's place in the chain for one round: takes the stream from its feeder, passes it on, and
 //! keeps what it can check.
 
+use std::collections::HashMap;
 use std::io::Read as _;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -24,7 +24,7 @@ const REPORT: Duration = Duration::from_millis(500);
 /// How often waiting threads look whether they should end.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Strangers that may be in a handshake at once; more are turned away.
+/// Connections that may be in a handshake at once; see [`victim`].
 const MAX_HANDSHAKES: usize = 16;
 
 /// How long a handshake may take.
@@ -88,7 +88,7 @@ impl Hop {
             feeders,
             current: Arc::clone(&current),
             streams: sender,
-            handshakes: AtomicUsize::new(0),
+            greeted: Mutex::default(),
         };
         let acceptor = Arc::new(acceptor);
         let of_receiver = Arc::clone(&current);
@@ -176,30 +176,70 @@ struct Acceptor {
     feeders: Vec<Sha256>,
     current: Arc<Current>,
     streams: Sender<Receiving>,
-    handshakes: AtomicUsize,
+    /// Connections in a handshake, oldest first, by a number of their own.
+    greeted: Mutex<Vec<Greeted>>,
+}
+
+struct Greeted {
+    number: u64,
+    address: IpAddr,
+    stream: TcpStream,
+}
+
+/// Who has to go when too many connections are in a handshake: the oldest of the address that has
+/// the most. So silent strangers crowd out each other, and never a feeder of another address.
+fn victim(addresses: &[IpAddr]) -> Option<usize> {
+    if addresses.len() <= MAX_HANDSHAKES {
+        return None;
+    }
+    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+    for &address in addresses {
+        *counts.entry(address).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    addresses.iter().position(|address| counts[address] == most)
 }
 
 /// Each handshake has its own thread, so that strangers who say nothing block nobody.
 fn accept_all(acceptor: &Arc<Acceptor>, port: &TcpListener) {
+    let mut number = 0;
     while !acceptor.current.is_closed() {
-        let Ok((tcp, _)) = port.accept() else {
+        let Ok((tcp, from)) = port.accept() else {
             thread::sleep(POLL);
             continue;
         };
-        if acceptor.handshakes.fetch_add(1, Ordering::Relaxed) >= MAX_HANDSHAKES {
-            acceptor.handshakes.fetch_sub(1, Ordering::Relaxed);
+        let Ok(stream) = tcp.try_clone() else {
             continue;
-        }
+        };
+        number += 1;
+        acceptor.admit(Greeted {
+            number,
+            address: from.ip(),
+            stream,
+        });
         let greeter = Arc::clone(acceptor);
         // Without a thread the connection is closed, and a true feeder reports it.
         let _ = spawn("greet", move || {
             greeter.greet(tcp);
-            greeter.handshakes.fetch_sub(1, Ordering::Relaxed);
+            greeter.lock().retain(|greeted| greeted.number != number);
         });
     }
 }
 
 impl Acceptor {
+    fn lock(&self) -> MutexGuard<'_, Vec<Greeted>> {
+        self.greeted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, newcomer: Greeted) {
+        let mut greeted = self.lock();
+        greeted.push(newcomer);
+        let addresses: Vec<IpAddr> = greeted.iter().map(|greeted| greeted.address).collect();
+        if let Some(oldest) = victim(&addresses) {
+            shut_down(Some(greeted.remove(oldest).stream));
+        }
+    }
+
     /// A stranger has no effect: whatever goes wrong here is not reported.
     fn greet(&self, tcp: TcpStream) {
         let prepared = tcp
@@ -295,5 +335,21 @@ impl Intake {
             stored_chunks,
             received: self.received,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_crowd_out_each_other() {
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let mut waiting = vec![address(1)];
+        waiting.extend([address(66); MAX_HANDSHAKES - 1]);
+        assert_eq!(victim(&waiting), None);
+        waiting.push(address(67));
+        assert_eq!(victim(&waiting), Some(1));
+        assert_eq!(victim(&[address(1); MAX_HANDSHAKES + 1]), Some(0));
     }
 }

@@ -262,7 +262,7 @@ fn a_neighbour_with_another_certificate_gets_nothing() {
 fn strangers_change_nothing() {
     let chain = TestChain::new(2);
     let port: SocketAddr = chain.nodes[1].neighbour.address;
-    let silent: Vec<TcpStream> = (0..5).map(|_| TcpStream::connect(port).unwrap()).collect();
+    let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(port).unwrap()).collect();
     let mut rude = TcpStream::connect(port).unwrap();
     rude.write_all(&[0xff; 5000]).unwrap();
     let stranger = Identity::generate().unwrap();
