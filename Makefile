@@ -28,6 +28,11 @@ test-long: ## What strikes in server rooms, on the test bed: ten minutes more
 	$(TESTBED) install
 	cargo test --test faults --test healing -- --include-ignored
 
+.PHONY: test-vllm
+test-vllm: ## A real vLLM on two nodes of the test bed; 20 GB, and half an hour at first
+	$(TESTBED) install
+	cargo test --test vllm -- --include-ignored
+
 .PHONY: demo
 demo: ## The whole job on this machine, in a few minutes
 	tests/demo

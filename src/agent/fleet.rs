@@ -40,6 +40,8 @@ pub enum Way {
 pub struct Contact {
     /// As hosts.txt names it.
     pub name: String,
+    /// Its own address, when the name has one here.
+    pub address: Option<IpAddr>,
     /// The node with its agent.
     pub member: Result<Member>,
 }
@@ -47,12 +49,36 @@ pub struct Contact {
 /// Starts an agent on every node; in the order of hosts.txt, but the head first.
 pub fn connect(hosts: &Hosts, way: &Way) -> Result<Vec<Contact>> {
     let executable = Executable::this()?;
+    let nodes = head_first(hosts);
+    Ok(fan_out(&nodes, |node| contact(node, way, &executable)))
+}
+
+/// Tries again where there is no agent, or no longer one. `contacts` are those of [`connect`].
+pub fn reconnect(contacts: &mut [Contact], hosts: &Hosts, way: &Way) -> Result<()> {
+    let executable = Executable::this()?;
+    let lost: Vec<usize> = (0..contacts.len())
+        .filter(|&index| !contacts[index].is_alive())
+        .collect();
+    let nodes = head_first(hosts);
+    let again = fan_out(&lost, |&index| contact(&nodes[index], way, &executable));
+    for (index, contact) in lost.into_iter().zip(again) {
+        contacts[index] = contact;
+    }
+    Ok(())
+}
+
+fn head_first(hosts: &Hosts) -> Vec<Node> {
     let mut nodes = hosts.nodes.clone();
     nodes[..=hosts.head].rotate_right(1);
-    Ok(fan_out(&nodes, |node| Contact {
+    nodes
+}
+
+fn contact(node: &Node, way: &Way, executable: &Executable) -> Contact {
+    Contact {
         name: node.address.clone(),
-        member: reach(node, way, &executable),
-    }))
+        address: node.ip().ok(),
+        member: reach(node, way, executable),
+    }
 }
 
 fn reach(node: &Node, way: &Way, executable: &Executable) -> Result<Member> {
@@ -85,6 +111,28 @@ fn rehearse(dir: &Path, node: &Node) -> Result<Link> {
     start::local(Path::new("/proc/self/exe"), &root, &node.address)
 }
 
+/// The members that could be reached, and one error that names the others. Fails when there are none.
+pub fn reached(contacts: Vec<Contact>) -> Result<(Vec<Member>, Option<Error>)> {
+    let (found, missing): (Vec<_>, Vec<_>) = contacts
+        .into_iter()
+        .map(|contact| contact.member)
+        .partition(Result::is_ok);
+    if found.is_empty() {
+        return Err(all(missing).err().unwrap_or_else(no_node));
+    }
+    let errors: Vec<Error> = missing.into_iter().filter_map(Result::err).collect();
+    let error = (!errors.is_empty()).then(|| some(&errors));
+    Ok((found.into_iter().flatten().collect(), error))
+}
+
+fn no_node() -> Error {
+    Error::Usage("hosts.txt names no node".into())
+}
+
+fn some(errors: &[Error]) -> Error {
+    join(errors, Error::SomeNodes(String::new()).exit_code())
+}
+
 /// All members, or one error that names every node that failed.
 pub fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
     let total = results.len();
@@ -102,7 +150,7 @@ pub fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
         failed if failed == total && same_code(&errors) => {
             Err(join(&errors, errors[0].exit_code()))
         }
-        _ => Err(join(&errors, Error::SomeNodes(String::new()).exit_code())),
+        _ => Err(some(&errors)),
     }
 }
 
@@ -115,6 +163,16 @@ fn same_code(errors: &[Error]) -> bool {
 fn join(errors: &[Error], code: u8) -> Error {
     let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Error::from_code(code, sentences.join("\n"))
+}
+
+impl Contact {
+    /// Whether its agent still stood at last notice.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.member
+            .as_ref()
+            .is_ok_and(|member| member.link.is_alive())
+    }
 }
 
 impl Member {

@@ -300,6 +300,21 @@ pub struct Versions {
     pub prepared: Option<Version>,
 }
 
+/// The version that all nodes have in place, or that those which have not were prepared for.
+#[must_use]
+pub fn agreed(nodes: &[&Versions]) -> Option<Version> {
+    let first = nodes.first()?.current;
+    if first.is_some() && nodes.iter().all(|node| node.current == first) {
+        return first;
+    }
+    let has_or_awaits = |version: Version| {
+        let fits = |node: &&Versions| [node.current, node.prepared].contains(&Some(version));
+        nodes.iter().all(fits)
+    };
+    let mut wishes = nodes.iter().filter_map(|node| node.current);
+    wishes.find(|&version| has_or_awaits(version))
+}
+
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exited {

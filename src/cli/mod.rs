@@ -27,6 +27,7 @@ mod repair;
 mod sheet;
 mod shell;
 mod status;
+mod support;
 mod target;
 mod terminal;
 mod trust;
@@ -54,10 +55,12 @@ enum Verb {
     Check(check::Args),
     /// Bring a bundle to every node, start it, and prove that it answers.
     Install(install::Args),
-    /// Say what runs where.
+    /// Say what runs where, and whether it answers.
     Status(status::Args),
-    /// Print what the containers say.
+    /// Print what the containers say, of all nodes in the order of time.
     Logs(logs::Args),
+    /// Collect what somebody outside needs to help, without secrets.
+    Support(support::Args),
     /// Say whether the model fits the GPUs, and what is left for requests.
     Plan(plan::Args),
     /// Start what is installed.
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::Install(args) => install::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Logs(args) => logs::run(&args),
+        Verb::Support(args) => support::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Up(args) => up::up(&args),
         Verb::Restart(args) => up::restart(&args),

@@ -6,11 +6,11 @@ use super::output::note;
 use super::terminal::TerminalPrompt;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Contact, Member, Way, all, connect};
-use crate::agent::protocol::{Answer, Request};
 use crate::bundle::manifest::{Manifest, Name};
 use crate::cluster::deployment::{Deployment, NodeWish};
+use crate::cluster::installed::{Installed, only_name};
 use crate::cluster::node::Node;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ssh::{Connector, Hosts, fan_out};
 
 /// The nodes, and how to reach them.
@@ -64,21 +64,37 @@ impl NodeArgs {
     pub fn connect(&self) -> Result<Vec<Contact>> {
         self.reach.connect(&self.hosts)
     }
+
+    /// As [`NodeArgs::connect`], but with one node of hosts.txt, if one is named.
+    pub fn connect_only(&self, name: Option<&str>) -> Result<Vec<Contact>> {
+        let (hosts, way) = self.target()?;
+        match name {
+            Some(name) => connect(&hosts.only(name)?, &way),
+            None => connect(&hosts, &way),
+        }
+    }
+
+    /// The nodes of hosts.txt, and the way to them.
+    pub fn target(&self) -> Result<(Hosts, Way)> {
+        Ok((Hosts::read(&self.hosts)?, self.reach.way()))
+    }
 }
 
 impl ReachArgs {
     /// Starts an agent on every node of a hosts.txt, head first; some may fail.
     pub fn connect(&self, hosts: &Path) -> Result<Vec<Contact>> {
-        let hosts = Hosts::read(hosts)?;
-        let way = match &self.rehearsal {
+        connect(&Hosts::read(hosts)?, &self.way())
+    }
+
+    fn way(&self) -> Way {
+        match &self.rehearsal {
             Some(dir) => Way::Rehearsal(dir.clone()),
             None => Way::Ssh(Box::new(Connector::new(
                 self.known_hosts.clone(),
                 self.accept_new_host_keys,
                 Box::new(TerminalPrompt),
             ))),
-        };
-        connect(&hosts, &way)
+        }
     }
 }
 
@@ -97,9 +113,10 @@ impl NameArgs {
         Self { name }
     }
 
-    /// The manifest that is installed under the name, as the first node has it.
+    /// The manifest that is installed under the name, on any of these nodes.
     pub fn installed(&self, members: &[Member]) -> Result<Manifest> {
-        Manifest::parse(&self.installed_text(members)?)
+        let members: Vec<&Member> = members.iter().collect();
+        Ok(self.find(&members)?.manifest)
     }
 
     /// Its exact bytes.
@@ -107,52 +124,21 @@ impl NameArgs {
         &self,
         members: impl IntoIterator<Item = &'a Member>,
     ) -> Result<Vec<u8>> {
-        let Some(head) = members.into_iter().next() else {
-            return Err(Error::Failed("no node answers".into()));
-        };
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => only_name(head)?,
-        };
-        match head.link.call(Request::Installed { name: name.clone() })? {
-            Answer::Installed {
-                manifest: Some(manifest),
-            } => Ok(manifest.into_bytes()),
-            Answer::Installed { manifest: None } => Err(Error::Usage(format!(
-                "{}: bundle {name} is not installed",
-                head.host.address
-            ))),
-            _ => Err(head.link.unexpected()),
-        }
+        let members: Vec<&Member> = members.into_iter().collect();
+        Ok(self.find(&members)?.text.into_bytes())
+    }
+
+    /// What is installed under the name, on any of these nodes.
+    pub fn find(&self, members: &[&Member]) -> Result<Installed> {
+        Installed::find(self.name.as_deref(), members)
     }
 }
 
 /// The name given, or that of the only bundle that any of the nodes has.
 pub fn installed_name(given: Option<&str>, members: &[Member]) -> Result<Name> {
-    if let Some(name) = given {
-        return name.parse();
-    }
-    let has_some = |member: &&Member| matches!(member.link.call(Request::Bundles), Ok(Answer::Bundles { names }) if !names.is_empty());
-    match members.iter().find(has_some).or(members.first()) {
-        Some(member) => only_name(member)?.parse(),
-        None => Err(Error::Usage("hosts.txt names no node".into())),
-    }
-}
-
-fn only_name(head: &Member) -> Result<String> {
-    let Answer::Bundles { mut names } = head.link.call(Request::Bundles)? else {
-        return Err(head.link.unexpected());
-    };
-    match names.len() {
-        1 => Ok(names.remove(0)),
-        0 => Err(Error::Usage(format!(
-            "{}: no bundle is installed",
-            head.host.address
-        ))),
-        _ => Err(Error::Usage(format!(
-            "which bundle? name one of: {}",
-            names.join(", ")
-        ))),
+    match given {
+        Some(name) => name.parse(),
+        None => only_name(&members.iter().collect::<Vec<_>>())?.parse(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::generations::stop;
 use super::nodes::{NameArgs, NodeArgs, deployment, facts, nodes, say};
 use super::output::print;
-use crate::agent::fleet::Member;
+use crate::agent::fleet::{Member, reached};
 use crate::bundle::manifest::Manifest;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::node::Node;
@@ -94,7 +94,7 @@ fn settle(members: &[Member], nodes: &[Node], manifest: Manifest) -> Result<Mani
 }
 
 /// The command of each node, for a shell.
-fn commands(nodes: &[Node], deployment: &Deployment) -> String {
+pub fn commands(nodes: &[Node], deployment: &Deployment) -> String {
     let mut text = String::new();
     if deployment.choice.ray_token {
         let path = ray_token::path(&deployment.manifest.name);
@@ -129,20 +129,22 @@ pub fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     )
 }
 
-/// Runs `bundle down`.
+/// Runs `bundle down`. What cannot be reached keeps no other node from stopping.
 pub fn down(args: &DownArgs) -> anyhow::Result<()> {
-    let members = args.nodes.connect_all()?;
+    let (members, unreached) = reached(args.nodes.connect()?)?;
     let manifest = args.name.installed(&members)?;
     let facts = facts(&members, &manifest)?;
     let stopped = start::down(&nodes(&members, &facts), &manifest.name)?;
     if stopped.is_empty() {
-        return print(&format!("{} was not running", manifest.name));
+        print(&format!("{} was not running", manifest.name))?;
+    } else {
+        print(&format!(
+            "{} is stopped on {}",
+            manifest.name,
+            stopped.join(", ")
+        ))?;
     }
-    print(&format!(
-        "{} is stopped on {}",
-        manifest.name,
-        stopped.join(", ")
-    ))
+    unreached.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Starts what does not run, waits until it answers, and says how to use it.

@@ -22,6 +22,9 @@ pub struct LogLine {
     pub text: String,
 }
 
+/// Ray's own inventories quote many words that are messages elsewhere.
+const NOISE: &str = "[state-dump]";
+
 /// Why a start failed, as far as the logs tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
@@ -38,8 +41,21 @@ struct Table {
 
 #[derive(Deserialize)]
 struct Known {
-    message: String,
+    #[cfg(test)]
+    name: String,
+    messages: Vec<String>,
+    #[serde(default)]
+    consequence: bool,
     remedy: String,
+}
+
+impl Known {
+    fn is_in(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        self.messages
+            .iter()
+            .any(|message| text.contains(&message.to_lowercase()))
+    }
 }
 
 /// Splits `TIME TEXT`.
@@ -55,32 +71,54 @@ pub fn parse_log(node: &str, log: &str) -> Vec<LogLine> {
         .collect()
 }
 
-/// The earliest line with a known message; else the earliest that looks like an error.
+/// The earliest line with a known message; else the earliest that looks like an error or is what
+/// often follows from one.
 #[must_use]
 pub fn first_cause(mut lines: Vec<LogLine>) -> Option<Cause> {
-    let table: Vec<Known> = toml::from_str::<Table>(TABLE)
-        .map(|table| table.cause)
-        .unwrap_or_default();
-    lines.retain(|line| !WRAPPERS.iter().any(|wrapper| line.text.contains(wrapper)));
+    let table = table();
+    lines.retain(|line| !is_noise(&line.text));
     lines.sort_by(|a, b| a.time.cmp(&b.time));
-    let known = lines.iter().find_map(|line| {
-        let text = line.text.to_lowercase();
-        let known = table
+    let known = |consequence: bool| {
+        let table = table
             .iter()
-            .find(|known| text.contains(&known.message.to_lowercase()))?;
-        Some(Cause {
-            line: line.clone(),
-            remedy: Some(known.remedy.clone()),
+            .filter(move |known| known.consequence == consequence);
+        lines.iter().find_map(|line| {
+            let known = table.clone().find(|known| known.is_in(&line.text))?;
+            Some(Cause {
+                line: line.clone(),
+                remedy: Some(known.remedy.clone()),
+            })
         })
-    });
-    known.or_else(|| {
+    };
+    known(false).or_else(|| {
         let looks_bad = |line: &&LogLine| ERROR_WORDS.iter().any(|word| line.text.contains(word));
-        let line = lines.iter().find(looks_bad)?;
-        Some(Cause {
+        let consequence = known(true);
+        let unknown = lines.iter().find(looks_bad).map(|line| Cause {
             line: line.clone(),
             remedy: None,
-        })
+        });
+        match (consequence, unknown) {
+            (Some(known), Some(unknown)) if unknown.line.time < known.line.time => Some(unknown),
+            (known, unknown) => known.or(unknown),
+        }
     })
+}
+
+/// What helps against a message, when it is known.
+#[must_use]
+pub fn remedy(message: &str) -> Option<String> {
+    let known = table().into_iter().find(|known| known.is_in(message))?;
+    Some(known.remedy)
+}
+
+fn is_noise(text: &str) -> bool {
+    text.contains(NOISE) || WRAPPERS.iter().any(|wrapper| text.contains(wrapper))
+}
+
+fn table() -> Vec<Known> {
+    toml::from_str::<Table>(TABLE)
+        .map(|table| table.cause)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -96,10 +134,49 @@ mod tests {
         }
     }
 
+    /// Every known cause has a log in which it, and nothing else, is what an operator should see.
     #[test]
-    fn the_table_is_readable() {
-        let table: Table = toml::from_str(TABLE).unwrap();
-        assert!(table.cause.len() > 10);
+    fn each_cause_is_found_in_its_log() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/logs");
+        let table = toml::from_str::<Table>(TABLE).unwrap().cause;
+        for known in &table {
+            let log = std::fs::read_to_string(format!("{dir}/{}.log", known.name)).unwrap();
+            let lines = log.lines().flat_map(|line| {
+                let (node, rest) = line.split_once(' ').unwrap();
+                parse_log(node, rest)
+            });
+            let cause = first_cause(lines.collect()).unwrap();
+            let found = cause.remedy.as_ref();
+            assert_eq!(
+                found,
+                Some(&known.remedy),
+                "{}: {:?}",
+                known.name,
+                cause.line
+            );
+        }
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), table.len());
+    }
+
+    #[test]
+    fn a_consequence_counts_only_when_nothing_better_is_found() {
+        let lost = || {
+            line(
+                "n2",
+                3,
+                "Failed to connect to GCS at address 10.0.0.11:6379",
+            )
+        };
+        let cause = |others: Vec<LogLine>| {
+            first_cause([vec![lost()], others].concat())
+                .unwrap()
+                .line
+                .node
+        };
+        assert_eq!(cause(vec![]), "n2");
+        assert_eq!(cause(vec![line("n1", 9, "ray: command not found")]), "n1");
+        assert_eq!(cause(vec![line("n1", 1, "ValueError: unknown")]), "n1");
+        assert_eq!(cause(vec![line("n1", 9, "ValueError: unknown")]), "n2");
     }
 
     #[test]
@@ -121,6 +198,7 @@ mod tests {
         .unwrap();
         assert_eq!(cause.line.node, "n2");
         assert!(cause.remedy.unwrap().contains("iface="));
+        assert!(remedy("docker: could not select device driver").is_some());
     }
 
     #[test]

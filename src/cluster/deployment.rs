@@ -75,7 +75,7 @@ impl Deployment {
     pub fn plan(manifest: Manifest, nodes: &[(NodeWish, Facts)]) -> Result<Self> {
         let members: Vec<Member> = nodes
             .iter()
-            .map(|(wish, facts)| member(wish, facts))
+            .map(|(wish, facts)| member(manifest.cluster.gpus, wish, facts))
             .collect();
         let gpus: Vec<NodeGpus> = nodes
             .iter()
@@ -129,8 +129,12 @@ impl Deployment {
     }
 }
 
-fn member(wish: &NodeWish, facts: &Facts) -> Member {
-    let found = u32::try_from(facts.gpus.len()).unwrap_or(u32::MAX);
+fn member(gpus: Gpus, wish: &NodeWish, facts: &Facts) -> Member {
+    let found = match gpus {
+        Gpus::All => u32::try_from(facts.gpus.len()).unwrap_or(u32::MAX),
+        // A CPU image has one worker per node, whatever GPUs are beside it.
+        Gpus::None => 1,
+    };
     Member {
         address: wish.address,
         interface: wish.interface.clone().or_else(|| facts.interface.clone()),
@@ -241,6 +245,20 @@ pub(crate) mod tests {
         assert_eq!(deployment.members[1].interface.as_deref(), Some("ib0"));
         assert_eq!(deployment.choice.tensor_parallel, 2);
         assert_eq!(deployment.endpoint().unwrap().to_string(), "10.0.0.11:8000");
+    }
+
+    #[test]
+    fn a_cpu_image_has_one_worker_per_node_beside_idle_gpus() {
+        let cluster = toml::from_str("gpus = \"none\"\ntensor_parallel = 2\npipeline_parallel = 1");
+        let deployment = Deployment::plan(manifest(cluster.unwrap(), true), &nodes(2)).unwrap();
+        assert_eq!(
+            [1, 1],
+            [deployment.members[0].gpus, deployment.members[1].gpus]
+        );
+        assert_eq!(
+            (deployment.choice.tensor_parallel, deployment.choice.dtype),
+            (2, None)
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::causes::{Cause, LogLine, first_cause, parse_log};
 use super::container;
 use super::deployment::Deployment;
+use super::failure::explain;
 use super::node::{ContainerState, Node};
 use crate::agent::fleet::all;
 use crate::error::{Error, Result};
@@ -25,9 +25,6 @@ const COMPLETION_TIMEOUT: u64 = 300;
 
 /// Tokens that the probe asks for.
 const PROBE_TOKENS: u32 = 16;
-
-/// Log lines that are read of each node when a start failed.
-const LOG_LINES: u32 = 5000;
 
 /// What the probe found.
 #[derive(Clone, Debug, Serialize)]
@@ -148,33 +145,6 @@ fn fault(state: Option<&ContainerState>, before: u32) -> Option<String> {
         }
         Some(_) => None,
     }
-}
-
-/// The reason with the first root cause of all logs and the last lines of each.
-fn explain(nodes: &[Node], name: &str, reason: &str) -> Error {
-    let tail = LOG_LINES.to_string();
-    let args = ["logs", "--timestamps", "--tail", &tail, name].map(str::to_owned);
-    let logs: Vec<Vec<LogLine>> = fan_out(nodes, |node| match node.runtime(&args) {
-        Ok(exited) => parse_log(&node.name, &(exited.stdout + &exited.stderr)),
-        Err(_) => Vec::new(),
-    });
-    let mut lines = vec![format!("the server did not start: {reason}")];
-    if let Some(Cause { line, remedy }) = first_cause(logs.concat()) {
-        lines.push(format!(
-            "first cause, on {}: {}",
-            line.node,
-            line.text.trim()
-        ));
-        lines.extend(remedy.map(|remedy| format!("remedy: {remedy}")));
-    }
-    for (node, mut log) in nodes.iter().zip(logs) {
-        log.sort_by(|a, b| a.time.cmp(&b.time));
-        lines.push(format!("last lines of {}:", node.name));
-        let last = log.iter().skip(log.len().saturating_sub(5));
-        lines.extend(last.map(|line| format!("  {}", line.text)));
-    }
-    lines.push("`bundle logs` shows more".into());
-    Error::Failed(lines.join("\n"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! brought up before anything starts again. `docs/INSTALL.md` goes through the cases.
 
 use crate::agent::fleet::{Member, all};
-use crate::agent::protocol::{Answer, Request, Version, Versions};
+use crate::agent::protocol::{self, Answer, Request, Version, Versions};
 use crate::bundle::manifest::Name;
 use crate::error::{Error, Result};
 use crate::ssh::fan_out;
@@ -72,22 +72,8 @@ fn is_settled(node: &Versions, version: Version) -> bool {
 
 /// The version that all nodes have in place, or that those which have not were prepared for.
 pub fn agreed(name: &Name, known: &[Known]) -> Result<Version> {
-    let mut wishes = known.iter().filter_map(|(_, node)| node.current);
-    if let Some(first) = wishes.next()
-        && known.iter().all(|(_, node)| node.current == Some(first))
-    {
-        return Ok(first);
-    }
-    let has_or_awaits = |version: Version| {
-        let fits =
-            |node: &Versions| node.current == Some(version) || node.prepared == Some(version);
-        known.iter().all(|(_, node)| fits(node))
-    };
-    known
-        .iter()
-        .filter_map(|(_, node)| node.current)
-        .find(|&version| has_or_awaits(version))
-        .ok_or_else(|| disagreement(name, known))
+    let versions: Vec<&Versions> = known.iter().map(|(_, node)| node).collect();
+    protocol::agreed(&versions).ok_or_else(|| disagreement(name, known))
 }
 
 /// The version before the agreed one. A broken off rollback is finished instead.

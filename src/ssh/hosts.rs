@@ -117,6 +117,25 @@ impl Hosts {
         })
     }
 
+    /// The node of this name alone.
+    pub fn only(&self, name: &str) -> Result<Self> {
+        if let Some(node) = self.nodes.iter().find(|node| node.address == name) {
+            return Ok(Self {
+                nodes: vec![node.clone()],
+                head: 0,
+            });
+        }
+        let names: Vec<&str> = self
+            .nodes
+            .iter()
+            .map(|node| node.address.as_str())
+            .collect();
+        Err(Error::Usage(format!(
+            "hosts.txt has no node {name}; it has {}",
+            names.join(", ")
+        )))
+    }
+
     /// The head node.
     #[must_use]
     pub fn head(&self) -> &Node {

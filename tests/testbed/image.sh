@@ -1,4 +1,5 @@
-# The test images: a small Debian with a real Ray and a stand-in for vLLM. Built once and kept in IMAGE_CACHE.
+# The test images: a small Debian with a real Ray and a stand-in for vLLM, or with a real vLLM (vllm.sh). Built once
+# and kept in IMAGE_CACHE.
 # shellcheck shell=bash
 
 IMAGE_CACHE=${TESTBED_CACHE:-/var/cache/bundle-testbed}
@@ -9,15 +10,21 @@ command_image() {
     case $variant in
         ray) name=bundle-test/vllm-ray:1 ;;
         noray) name=bundle-test/vllm-mp:1 ;;
-        *) fail "there are the images ray and noray" ;;
+        vllm) name=bundle-test/vllm-cpu:1 ;;
+        *) fail "there are the images ray, noray and vllm" ;;
     esac
     export DOCKER_HOST=unix://$ORIGIN_SOCKET
     docker version >/dev/null 2>&1 || fail "the origin has no dockerd; run \`testbed up 0\` first"
-    recipe=$(recipe_hash)
+    recipe=$(recipe_hash "$variant")
     mkdir -p "$IMAGE_CACHE"
     exec 8>"$IMAGE_CACHE/.lock"
     flock 8
     archive=$IMAGE_CACHE/$variant-$recipe.tar
+    if [ "$variant" = vllm ]; then
+        [ -e "$archive" ] || build_image "$variant" "$name" "$recipe" "$archive" >&2
+        echo "$archive"
+        return
+    fi
     if [ "$(docker image inspect --format '{{index .Config.Labels "recipe"}}' "$name" 2>/dev/null)" != "$recipe" ]; then
         [ -e "$archive" ] || build_image "$variant" "$name" "$recipe" "$archive" >&2
         docker load --quiet --input "$archive" >&2
@@ -26,11 +33,13 @@ command_image() {
 }
 
 recipe_hash() {
-    cat "$HERE/image.sh" "$HERE"/image/* /etc/os-release | sha256sum | cut -c 1-16
+    local more=()
+    [ "$1" != vllm ] || more=("$HERE/vllm.sh" "$HERE"/vllm/{requirements,vllm})
+    cat "$HERE/image.sh" "$HERE"/image/* "${more[@]}" /etc/os-release | sha256sum | cut -c 1-16
 }
 
 build_image() {
-    local variant=$1 name=$2 recipe=$3 archive=$4 context python
+    local variant=$1 name=$2 recipe=$3 archive=$4 dockerfile=image/Dockerfile context python
     context=$(mktemp -d "$IMAGE_CACHE/build.XXXXXX")
     # shellcheck disable=SC2064
     trap "rm -rf '$context'" EXIT
@@ -39,10 +48,11 @@ build_image() {
     case $variant in
         ray) ray_layer "$context/ray" "$python" && vllm_layer "$context/vllm" "$python" 0.6.4.post1 ;;
         noray) vllm_layer "$context/vllm" "$python" 0.19.0 ;;
+        vllm) vllm_cpu_layer "$context/vllm" "$python" && dockerfile=vllm/Dockerfile ;;
     esac
     # The classic builder: BuildKit wants a plugin, and nothing here needs it.
     DOCKER_BUILDKIT=0 docker build --quiet --target "$variant" --label "recipe=$recipe" --tag "$name" \
-        --file "$HERE/image/Dockerfile" "$context"
+        --file "$HERE/$dockerfile" "$context"
     docker save --output "$archive.part" "$name"
     rm -f "$IMAGE_CACHE/$variant"-*.tar
     mv "$archive.part" "$archive"
@@ -53,7 +63,7 @@ base_system() {
     local context=$1 cached
     cached=$IMAGE_CACHE/base-$({ declare -f base_system; cat /etc/os-release; } | sha256sum | cut -c 1-16).tar
     if [ ! -e "$cached" ]; then
-        debootstrap --variant=minbase --include=python3-minimal,libpython3-stdlib,procps \
+        debootstrap --variant=minbase --include=python3-minimal,libpython3-stdlib,libnuma1,procps \
             "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$context/base"
         rm -rf "$context"/base/{var/cache/apt,var/lib/apt/lists,usr/share/{doc,man,locale,info,zoneinfo}}/*
         tar -C "$context/base" --exclude './dev/*' -cf "$cached.part" .
