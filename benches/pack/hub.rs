@@ -104,6 +104,8 @@ fn download(hf: &Path, hub: &Hub, runs: usize) -> Cost {
         }
     };
     let cost = best_of(runs, clean, &command);
+    // Notes of hf about each file.
+    let _ = fs::remove_dir_all(work.join("m/.cache"));
     assert_eq!(size_of(&work.join("m"), "model-"), (MIB as u64) << 20);
     fs::remove_dir_all(&work).unwrap();
     cost
