@@ -219,6 +219,35 @@ fn check_answer(bed: &Testbed) {
     assert!(answer["choices"][0]["text"].is_string(), "{answer}");
 }
 
+/// 32 attention heads on three GPUs: refused while nothing has changed on any node.
+fn check_refusal(bed: &Testbed, carried: &Path) {
+    let hosts = fs::read_to_string(bed.variable("TESTBED_HOSTS")).unwrap();
+    let three = hosts
+        .lines()
+        .filter(|line| line.starts_with("10."))
+        .map(|line| format!("{line} gpus=3\n"));
+    fs::write(
+        carried.with_extension("three"),
+        three.collect::<Vec<_>>().concat(),
+    )
+    .unwrap();
+    let line = format!(
+        "cd {} && ./bundle install --hosts ../usb.three --known-hosts {}",
+        carried.display(),
+        bed.variable("TESTBED_KNOWN_HOSTS")
+    );
+    let refused = bed.exec("origin", &["sh", "-c", &line]);
+    let remarks = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{remarks}");
+    assert!(
+        remarks.contains("32 attention heads are not divisible by tensor_parallel 3"),
+        "{remarks}"
+    );
+    for node in NODES {
+        assert_eq!(bed.read(node, &["ls", "/data"]), "");
+    }
+}
+
 #[test]
 #[ignore = "needs root and the test bed: make test"]
 fn four_nodes_from_hub_to_completion() {
@@ -246,6 +275,7 @@ fn four_nodes_from_hub_to_completion() {
             .unwrap(),
     );
 
+    check_refusal(&bed, &carried);
     let said = text(&bundle(&bed, &carried, "install"));
     assert!(said.contains("answers at http://10.77.0.11:8000"), "{said}");
     check_files(&bed, &files);

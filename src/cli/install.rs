@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::check::{refuse, survey};
 use super::generations::stop;
 use super::locate::media;
-use super::nodes::{NodeArgs, deployment, installed_name, nodes, say};
+use super::nodes::{NodeArgs, deployment, installed_name, nodes, plan, say};
 use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
@@ -13,6 +13,7 @@ use super::up::{StartArgs, start};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Member;
 use crate::agent::protocol::Version;
+use crate::cluster::deployment::Deployment;
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::install::activate::activate;
@@ -58,10 +59,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     refuse(&survey.rows)?;
     let Survey { members, facts, .. } = survey;
     let containers = !args.nodes.is_rehearsal() && !manifest.images.is_empty();
-    let deployment = if args.no_start || !containers {
-        None
+    let deployment = if containers {
+        planned(args, &members, &facts, &source)?
     } else {
-        Some(deployment(&members, &facts, manifest.clone())?)
+        None
     };
     let changed = distribute(args, &members, &facts, &source, containers)?;
     if !changed {
@@ -74,6 +75,35 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             manifest.name,
             members.len()
         )),
+    }
+}
+
+/// How the bundle will be started; refused before the first byte is sent when it cannot work on
+/// these nodes. With --no-start nothing is, so that is only said.
+fn planned(
+    args: &Args,
+    members: &[Member],
+    facts: &[Facts],
+    source: &Source,
+) -> Result<Option<Deployment>> {
+    let manifest = source.manifest();
+    if args.no_start && manifest.models.is_empty() {
+        return Ok(None);
+    }
+    let media = match source {
+        Source::Media(media) => Some(media),
+        Source::Nodes { .. } => None,
+    };
+    let planned = deployment(members, facts, manifest.clone()).and_then(|deployment| {
+        plan(members, facts, manifest, media)?;
+        Ok(deployment)
+    });
+    match planned {
+        Err(error) if args.no_start => {
+            say(&format!("it could not be started on these nodes: {error}"));
+            Ok(None)
+        }
+        planned => planned.map(|deployment| (!args.no_start).then_some(deployment)),
     }
 }
 

@@ -7,9 +7,13 @@ use super::terminal::TerminalPrompt;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Contact, Member, Way, all, connect};
 use crate::bundle::manifest::{Manifest, Name};
+use crate::bundle::media::Media;
 use crate::cluster::deployment::{Deployment, NodeWish};
 use crate::cluster::installed::{Installed, only_name};
+use crate::cluster::model_config;
 use crate::cluster::node::Node;
+use crate::cluster::plan::nodes::of_nodes;
+use crate::cluster::plan::report::Report;
 use crate::error::Result;
 use crate::ssh::{Connector, Hosts, fan_out};
 
@@ -163,6 +167,25 @@ pub fn nodes<'a>(members: &'a [Member], facts: &[Facts]) -> Vec<Node<'a>> {
 
 /// The deployment of a bundle on these nodes.
 pub fn deployment(members: &[Member], facts: &[Facts], manifest: Manifest) -> Result<Deployment> {
+    Deployment::plan(manifest, &wishes(members, facts))
+}
+
+/// How the bundle's model fits these nodes; refuses what cannot work there. Nothing where there is
+/// nothing to plan: no model, or a CPU image.
+pub fn plan(
+    members: &[Member],
+    facts: &[Facts],
+    manifest: &Manifest,
+    media: Option<&Media>,
+) -> Result<Option<Report>> {
+    if manifest.models.is_empty() {
+        return Ok(None);
+    }
+    let config = model_config::read(manifest, media, members)?;
+    of_nodes(manifest, config, &wishes(members, facts))
+}
+
+fn wishes(members: &[Member], facts: &[Facts]) -> Vec<(NodeWish, Facts)> {
     let wish = |(member, facts): (&Member, &Facts)| {
         let wish = NodeWish {
             address: member.address,
@@ -171,8 +194,7 @@ pub fn deployment(members: &[Member], facts: &[Facts], manifest: Manifest) -> Re
         };
         (wish, facts.clone())
     };
-    let nodes: Vec<_> = members.iter().zip(facts).map(wish).collect();
-    Deployment::plan(manifest, &nodes)
+    members.iter().zip(facts).map(wish).collect()
 }
 
 /// Says what is going on, on standard error.

@@ -4,18 +4,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::locate::media;
-use super::nodes::{NodeArgs, facts};
+use super::nodes::{NodeArgs, facts, plan};
 use super::output::{print, print_json, size, table};
-use crate::agent::facts::Facts;
-use crate::agent::fleet::Member;
 use crate::bundle::cluster_spec::{Gpus, Target};
 use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
-use crate::bundle::small_file;
-use crate::cluster::choice::NodeGpus;
-use crate::cluster::plan::Machine;
+use crate::cluster::model_config;
 use crate::cluster::plan::report::{Report, of_target, report};
-use crate::cluster::plan::subject::{machine, of_bundle};
+use crate::cluster::plan::subject::of_bundle;
 use crate::error::{Error, Result};
 
 /// Arguments of `bundle plan`.
@@ -46,15 +42,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if manifest.cluster.gpus == Gpus::None {
         return Err(Error::Usage("gpus = \"none\": there is no GPU memory to plan".into()).into());
     }
-    let (machine, nodes) = args.machine(manifest)?;
-    let subject = of_bundle(manifest, config(&media)?);
-    let image = manifest.images.first().map(|image| image.facts.clone());
-    let report = report(
-        &manifest.cluster,
-        &image.unwrap_or_default(),
-        &subject,
-        (&machine, &nodes),
-    )?;
+    if manifest.models.is_empty() {
+        return Err(Error::Usage("the bundle holds no model to plan for".into()).into());
+    }
+    let report = match args.target(manifest) {
+        Some(target) => for_target(&media, &target)?,
+        None => args.for_nodes(&media)?,
+    };
     if args.json {
         print_json(&report)
     } else {
@@ -63,58 +57,40 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// The machine of the options, that of the nodes, or the spec's target where there is no
-    /// hosts.txt yet.
-    fn machine(&self, manifest: &Manifest) -> Result<(Machine, Vec<NodeGpus>)> {
+    /// The machine of the options, or the spec's target where there is no hosts.txt yet.
+    fn target(&self, manifest: &Manifest) -> Option<Target> {
         if let (Some(nodes), Some(gpus_per_node), Some(gpu)) =
             (self.nodes, self.gpus_per_node, self.gpu.clone())
         {
-            return of_target(&Target {
+            return Some(Target {
                 nodes,
                 gpus_per_node,
                 gpu,
             });
         }
-        match &manifest.cluster.target {
-            Some(target) if !self.reach.has_hosts() => of_target(target),
-            _ => self.machine_of_nodes(manifest),
-        }
+        let target = manifest.cluster.target.clone();
+        target.filter(|_| !self.reach.has_hosts())
     }
 
-    fn machine_of_nodes(&self, manifest: &Manifest) -> Result<(Machine, Vec<NodeGpus>)> {
+    fn for_nodes(&self, media: &Media) -> Result<Report> {
         let members = self.reach.connect_all()?;
-        let facts = facts(&members, manifest)?;
-        let node = |(member, facts): (&Member, &Facts)| NodeGpus {
-            node: member.host.address.clone(),
-            count: member
-                .host
-                .gpus
-                .unwrap_or_else(|| u32::try_from(facts.gpus.len()).unwrap_or(u32::MAX)),
-            capabilities: facts
-                .gpus
-                .iter()
-                .map(|gpu| gpu.compute_capability.clone())
-                .collect(),
-        };
-        let nodes: Vec<NodeGpus> = members.iter().zip(&facts).map(node).collect();
-        let least = nodes.iter().map(|node| node.count).min().unwrap_or(0);
-        Ok((machine(&facts, least)?, nodes))
+        let facts = facts(&members, media.manifest())?;
+        let report = plan(&members, &facts, media.manifest(), Some(media))?;
+        report.ok_or_else(|| Error::Usage("there is nothing to plan for these nodes".into()))
     }
 }
 
-/// The first model's `config.json`; empty when it has none, which the plan then says.
-fn config(media: &Media) -> Result<String> {
-    let Some(model) = media.manifest().models.first() else {
-        return Err(Error::Usage("the bundle holds no model to plan for".into()));
-    };
-    match model
-        .files
-        .iter()
-        .find(|file| file.path.as_str() == "config.json")
-    {
-        Some(file) => Ok(String::from_utf8_lossy(&small_file::read(media, file)?).into_owned()),
-        None => Ok(String::new()),
-    }
+fn for_target(media: &Media, target: &Target) -> Result<Report> {
+    let manifest = media.manifest();
+    let (machine, nodes) = of_target(target)?;
+    let subject = of_bundle(manifest, model_config::read(manifest, Some(media), &[])?);
+    let image = manifest.images.first().map(|image| image.facts.clone());
+    report(
+        &manifest.cluster,
+        &image.unwrap_or_default(),
+        &subject,
+        (&machine, &nodes),
+    )
 }
 
 /// The report for people.

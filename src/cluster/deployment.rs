@@ -77,15 +77,7 @@ impl Deployment {
             .iter()
             .map(|(wish, facts)| member(manifest.cluster.gpus, wish, facts))
             .collect();
-        let gpus: Vec<NodeGpus> = nodes
-            .iter()
-            .zip(&members)
-            .map(|((wish, facts), member)| NodeGpus {
-                node: wish.address.to_string(),
-                count: member.gpus,
-                capabilities: capabilities(manifest.cluster.gpus, facts),
-            })
-            .collect();
+        let gpus = gpus(manifest.cluster.gpus, nodes);
         if manifest.models.is_empty() || manifest.images.is_empty() {
             return Err(Error::Usage(format!(
                 "bundle {} has nothing to serve: it needs a model and an image",
@@ -129,16 +121,31 @@ impl Deployment {
     }
 }
 
-fn member(gpus: Gpus, wish: &NodeWish, facts: &Facts) -> Member {
+/// What each node brings.
+#[must_use]
+pub fn gpus(wanted: Gpus, nodes: &[(NodeWish, Facts)]) -> Vec<NodeGpus> {
+    let of_node = |(wish, facts): &(NodeWish, Facts)| NodeGpus {
+        node: wish.address.to_string(),
+        count: gpu_count(wanted, wish, facts),
+        capabilities: capabilities(wanted, facts),
+    };
+    nodes.iter().map(of_node).collect()
+}
+
+fn gpu_count(gpus: Gpus, wish: &NodeWish, facts: &Facts) -> u32 {
     let found = match gpus {
         Gpus::All => u32::try_from(facts.gpus.len()).unwrap_or(u32::MAX),
         // A CPU image has one worker per node, whatever GPUs are beside it.
         Gpus::None => 1,
     };
+    wish.gpus.unwrap_or(found)
+}
+
+fn member(gpus: Gpus, wish: &NodeWish, facts: &Facts) -> Member {
     Member {
         address: wish.address,
         interface: wish.interface.clone().or_else(|| facts.interface.clone()),
-        gpus: wish.gpus.unwrap_or(found),
+        gpus: gpu_count(gpus, wish, facts),
         runtime: of_command(
             facts
                 .runtime

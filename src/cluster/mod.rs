@@ -9,6 +9,7 @@ pub mod failure;
 pub mod image_check;
 pub mod installed;
 pub mod logs;
+pub mod model_config;
 pub mod network;
 pub mod node;
 pub mod plan;

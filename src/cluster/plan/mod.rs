@@ -5,6 +5,7 @@ use serde::Serialize;
 pub mod architecture;
 pub mod hardware;
 pub mod memory;
+pub mod nodes;
 pub mod report;
 pub mod subject;
 
