@@ -225,6 +225,15 @@ fn what_reads_a_delta_says_what_its_base_has() {
     }
     let strangers = stage.run("verify v1 nodes");
     assert_eq!(strangers.status.code(), Some(0), "{}", said(&strangers));
+
+    // What was lost of the base cannot be packed from the delta alone.
+    fs::remove_file(stage.path("v1/vol-0001.tar")).unwrap();
+    let output = stage.run("verify v1 --request ask.json");
+    assert_eq!(output.status.code(), Some(10), "{}", said(&output));
+    let output = stage.run("pack --only ask.json v2");
+    assert_eq!(output.status.code(), Some(10), "{}", said(&output));
+    let words = "leaves out what d serial 0 has; name the directory of that one too";
+    assert!(said(&output).contains(words), "{}", said(&output));
 }
 
 #[test]

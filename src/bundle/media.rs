@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::fill::{self, Fill};
 use super::manifest::{Chunk, Manifest, Owners, Reference};
 use super::{MANIFEST_NAME, volume_name};
 use crate::digest::Sha256;
@@ -27,6 +28,8 @@ pub struct Media {
     recovery: Vec<Option<PathBuf>>,
     /// By chunk index: volumes of the base that hold chunks of it, and where.
     of_base: HashMap<u32, (PathBuf, u64)>,
+    /// Fill volumes of the bundle and its base.
+    fills: Vec<Fill>,
     /// The file that was read last: kept open, so that the system sees one sequential read.
     last: Mutex<Option<(PathBuf, Arc<File>)>>,
 }
@@ -42,12 +45,12 @@ impl Media {
         }
         let mut media = Self::open_one(&bundle)?;
         let base = Self::open(&base)?;
-        media.add_base(&base)?;
+        media.add_base(base)?;
         Ok(media)
     }
 
     /// Takes the chunks that no volume has from the volumes of the base.
-    fn add_base(&mut self, base: &Self) -> Result<()> {
+    fn add_base(&mut self, base: Self) -> Result<()> {
         let identity = Sha256::of(base.manifest_bytes());
         if (self.manifest.base.as_ref()).is_none_or(|base| base.sha256 != identity) {
             return Err(Error::Usage(format!(
@@ -65,6 +68,7 @@ impl Media {
         self.of_base = wanted
             .filter_map(|(index, chunk)| Some((index, held.get(&chunk.blob)?.clone())))
             .collect();
+        self.fills.extend(base.fills);
         Ok(())
     }
 
@@ -80,6 +84,7 @@ impl Media {
             dir,
             volumes: manifest.volumes.iter().map(find).collect(),
             recovery: recovery.iter().map(find).collect(),
+            fills: fill::find(dirs, &manifest)?,
             manifest,
             manifest_bytes,
             of_base: HashMap::new(),
@@ -124,10 +129,18 @@ impl Media {
         named.filter_map(|(volume, path)| path.is_none().then_some(volume.name.as_str()))
     }
 
-    /// Whether a volume with this chunk is at hand, of the bundle or its base.
+    /// The fill volumes at hand.
+    #[must_use]
+    pub fn fills(&self) -> &[Fill] {
+        &self.fills
+    }
+
+    /// Whether a volume with this chunk is at hand, of the bundle or its base, or a fill volume
+    /// that has it intact.
     #[must_use]
     pub fn has_chunk(&self, index: u32) -> bool {
-        self.place(index).is_some()
+        let filled = |chunk: &Chunk| self.fills.iter().any(|fill| fill.has(chunk.blob));
+        self.place(index).is_some() || self.chunk(index).is_ok_and(filled)
     }
 
     /// The file that holds a chunk, and where its stored bytes start there.
@@ -140,17 +153,30 @@ impl Media {
     }
 
     /// Reads a chunk's stored bytes into `stored` and checks their SHA-256. Indices in ascending
-    /// order are one sequential read of the media.
+    /// order are one sequential read of the media. A fill volume makes up for what is missing or
+    /// damaged.
     pub fn read_chunk(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
-        self.read_unchecked(index, stored)?;
-        if Sha256::of(stored) == self.chunk(index)?.blob {
+        let blob = self.chunk(index)?.blob;
+        let error = match self.read_volume(index, stored) {
+            Ok(()) if Sha256::of(stored) == blob => return Ok(()),
+            Ok(()) => self.damaged(index, "does not have its SHA-256"),
+            Err(error) => error,
+        };
+        if self.fills.iter().any(|fill| fill.read(blob, stored)) {
             return Ok(());
         }
-        Err(self.damaged(index, "does not have its SHA-256"))
+        Err(error)
     }
 
     /// As [`Media::read_chunk`], for callers that check what they make of the bytes.
     pub fn read_unchecked(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
+        if self.fills.is_empty() {
+            return self.read_volume(index, stored);
+        }
+        self.read_chunk(index, stored)
+    }
+
+    fn read_volume(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
         let chunk = self.chunk(index)?;
         let Some((path, offset)) = self.place(index) else {
             return Err(self.absent(chunk));

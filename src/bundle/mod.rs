@@ -3,10 +3,12 @@
 
 pub mod cluster_spec;
 pub mod codec;
+pub mod fill;
 pub mod manifest;
 pub mod media;
 pub mod parity;
 pub mod ranges;
+pub mod request;
 pub mod sign;
 pub mod small_file;
 pub mod sums;

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::locate::media;
 use super::output::{cores, print, size};
 use super::progress::Meter;
 use super::target;
@@ -86,6 +87,10 @@ pub struct Args {
     /// Sign the bundle with this minisign secret key (see `bundle keygen`).
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
+    /// Pack no spec, but the fill volumes for a request of `bundle verify --request`, from the bundle in
+    /// these directories, into the directory of -o [default: here].
+    #[arg(long, value_names = ["FILE", "BUNDLE_DIR"], num_args = 1.., conflicts_with = "spec")]
+    only: Vec<PathBuf>,
     /// Throw away what an earlier run has packed here, and start over.
     #[arg(long)]
     fresh: bool,
@@ -93,6 +98,9 @@ pub struct Args {
 
 /// Runs `bundle pack`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let [request, dirs @ ..] = &args.only[..] {
+        return fill(args, request, dirs);
+    }
     let stop = stop_on_signals()?;
     let mut plan = plan(args, &stop)?;
     target::check(&plan)?;
@@ -100,6 +108,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let manifest = crate::pack::run(&mut plan, &meter, &stop)?;
     drop(meter);
     print(&summary(&plan.out, &manifest))
+}
+
+/// `bundle pack --only`. What is lost here too is told behind what could be packed.
+fn fill(args: &Args, request: &Path, dirs: &[PathBuf]) -> anyhow::Result<()> {
+    let out = args.output.as_deref().unwrap_or(Path::new("."));
+    let filled = crate::pack::fill::write(&media(dirs)?, request, out, args.volume_size)?;
+    if let [first, ..] = &filled.volumes[..] {
+        print(&format!(
+            "packed {} chunks in {} volumes, from {} on\ncarry them across and put them beside the volumes",
+            filled.chunks,
+            filled.volumes.len(),
+            out.join(&first.name).display()
+        ))?;
+    }
+    if filled.faults.is_empty() {
+        return Ok(());
+    }
+    let faults: Vec<&str> = filled.faults.values().map(String::as_str).collect();
+    Err(Error::Damaged(format!(
+        "{} of the chunks asked for cannot be had here either:\n  {}\nname the directory that has them, or pack the bundle again",
+        filled.lacking,
+        faults.join("\n  ")
+    ))
+    .into())
 }
 
 impl Progress for Meter {

@@ -9,6 +9,10 @@ use super::output::{cores, print, print_json, size};
 use super::progress::Meter;
 use super::trust::TrustArgs;
 use crate::agent::fleet::all;
+use crate::bundle::media::Media;
+use crate::bundle::request::Request;
+use crate::error::Result;
+use crate::fs::write_atomic;
 use crate::verify::installed::{Audit, audit};
 use crate::verify::{Report, State, VolumeReport, bytes_at_hand, verify};
 
@@ -28,6 +32,10 @@ pub struct Args {
     /// With --hosts: the bundle's name, when several are installed.
     #[arg(long, requires = "hosts")]
     name: Option<String>,
+    /// Write a request for what is missing or damaged: carry it out, and give it to
+    /// `bundle pack --only` there.
+    #[arg(long, value_name = "FILE", conflicts_with = "hosts")]
+    request: Option<PathBuf>,
     #[command(flatten)]
     reach: ReachArgs,
     /// Print the report as JSON.
@@ -56,7 +64,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         print(&describe(&report))?;
     }
+    if let Some(file) = &args.request {
+        request(file, &media, &report)?;
+    }
     Ok(report.outcome()?)
+}
+
+/// Writes the request, when there is something to ask for.
+fn request(file: &Path, media: &Media, report: &Report) -> Result<()> {
+    if report.lacking.is_empty() {
+        say("no chunk is missing or damaged, so there is nothing to request");
+        return Ok(());
+    }
+    write_atomic(file, &Request::new(media, &report.lacking).to_bytes()?)?;
+    say(&format!(
+        "{} chunks are missing or damaged: carry {} out and run `bundle pack --only` with it where the bundle was packed",
+        report.lacking.len(),
+        file.display()
+    ));
+    Ok(())
 }
 
 /// Damaged files on some nodes are exit code 3, on all of them 10.
@@ -90,6 +116,16 @@ fn describe(report: &Report) -> String {
     let mut text = String::new();
     for volume in report.all_volumes() {
         describe_volume(volume, &mut text);
+    }
+    for fill in &report.fills {
+        let _ = writeln!(
+            text,
+            "{}: {} intact chunks of this bundle",
+            fill.name, fill.blobs
+        );
+        if let Some(fault) = &fill.fault {
+            let _ = writeln!(text, "  {fault}; that part is ignored");
+        }
     }
     for fault in &report.beside {
         let _ = writeln!(text, "{}: {}", fault.name, fault.what);
@@ -132,6 +168,12 @@ fn describe_volume(volume: &VolumeReport, text: &mut String) {
         State::Intact => return,
         State::Missing => {
             let _ = writeln!(text, "{name} is missing");
+        }
+        State::Filled => {
+            let _ = writeln!(
+                text,
+                "{name} is damaged or missing, and fill volumes have what it lacks"
+            );
         }
         State::Damaged => {
             let _ = writeln!(text, "{name} is damaged:");
@@ -191,6 +233,8 @@ mod tests {
             ],
             recovery: None,
             base: None,
+            fills: vec![],
+            lacking: vec![],
             beside: vec![],
             incomplete: vec!["o/m: a.bin".into()],
         };

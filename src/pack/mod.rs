@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod extra_files;
+pub mod fill;
 mod finish;
 pub mod hub_source;
 mod journal;

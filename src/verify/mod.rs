@@ -7,6 +7,7 @@
 
 mod beside;
 mod extract;
+mod fills;
 pub mod installed;
 mod recovery;
 mod repair;
@@ -15,7 +16,9 @@ mod scan;
 
 pub use extract::{Extracted, extract};
 pub use repair::{Repaired, repair};
-pub use report::{BaseReport, BesideFault, Fault, RecoveryReport, Report, State, VolumeReport};
+pub use report::{
+    BaseReport, BesideFault, Fault, FillReport, RecoveryReport, Report, State, VolumeReport,
+};
 
 use std::collections::HashSet;
 
@@ -58,6 +61,9 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
         });
     }
     let damaged: HashSet<u32> = found.iter().filter_map(|finding| finding.chunk).collect();
+    let filled = fills::check(media, &damaged);
+    fills::mark(media, &filled, &mut volumes);
+    let lacking: HashSet<u32> = filled.lacking.iter().copied().collect();
     Ok(Report {
         name: manifest.name.to_string(),
         bytes: bytes_at_hand(media),
@@ -65,10 +71,9 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
         recovery: recovery.map(|recovery| recovery.report),
         beside: beside::check(media)?,
         base: base(media),
-        incomplete: incomplete(manifest, |index| {
-            let is_elsewhere = manifest.chunks[index as usize].is_in_base();
-            (!media.has_chunk(index) && !is_elsewhere) || damaged.contains(&index)
-        }),
+        fills: filled.reports,
+        lacking: filled.lacking,
+        incomplete: incomplete(manifest, |index| lacking.contains(&index)),
     })
 }
 

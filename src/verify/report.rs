@@ -6,6 +6,10 @@ use crate::bundle::manifest::Owner;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 
+/// What to do about damage, as the end of a sentence.
+const AGAIN: &str =
+    "carry these across again, or ask for what is lost with `bundle verify --request FILE`";
+
 /// The result of reading a whole bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -19,6 +23,11 @@ pub struct Report {
     pub recovery: Option<RecoveryReport>,
     /// What the bundle leaves to another one, if it builds on one.
     pub base: Option<BaseReport>,
+    /// The fill volumes that are at hand.
+    pub fills: Vec<FillReport>,
+    /// Chunks that neither a volume nor a fill volume has intact, ascending.
+    #[serde(skip)]
+    pub lacking: Vec<u32>,
     /// Faults of the files beside the volumes.
     pub beside: Vec<BesideFault>,
     /// Files that cannot be installed from what is intact, as `MODEL: PATH`.
@@ -34,6 +43,17 @@ pub struct BaseReport {
     pub chunks: usize,
     /// Raw bytes of them.
     pub bytes: u64,
+}
+
+/// A fill volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FillReport {
+    /// `fill-0123456789ab-0001.tar`.
+    pub name: String,
+    /// How many intact blobs of this bundle it has.
+    pub blobs: usize,
+    /// What is wrong with it; that part is ignored.
+    pub fault: Option<String>,
 }
 
 /// The recovery volumes, and what they are good for.
@@ -60,7 +80,7 @@ impl RecoveryReport {
             )),
             (lost, intact) => Some(format!(
                 "{bytes} bytes ({lost} shards) are damaged or missing, too much for `bundle repair`: \
-                 {intact} recovery shards are intact; carry these across again"
+                 {intact} recovery shards are intact; {AGAIN}"
             )),
         }
     }
@@ -87,6 +107,8 @@ pub enum State {
     Damaged,
     /// It is not at hand.
     Missing,
+    /// Some of it is damaged or missing, and fill volumes have all chunks concerned.
+    Filled,
 }
 
 /// Damage inside a volume.
@@ -153,7 +175,7 @@ impl Report {
             "bundle {} is not complete and intact; {}; {}",
             self.name,
             parts.join("; "),
-            advice.unwrap_or_else(|| "carry these across again".into())
+            advice.unwrap_or_else(|| AGAIN.into())
         )))
     }
 }

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::layout::{BLOCK, END, entry_header, fits, padding};
+use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::Volume;
-use crate::bundle::{CHUNK_SIZE, volume_name};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Error, Result};
 use crate::fs::sync_dir;
@@ -20,6 +20,8 @@ pub const MIN_VOLUME_SIZE: u64 = CHUNK_SIZE + BLOCK + END + 1;
 pub struct VolumeWriter {
     dir: PathBuf,
     limit: u64,
+    /// What the volumes are called before their number.
+    name: String,
     closed: Vec<Volume>,
     open: Option<Open>,
 }
@@ -39,10 +41,20 @@ impl VolumeWriter {
         Self::resumed(dir, limit, Vec::new(), None)
     }
 
+    /// As [`VolumeWriter::create`], for volumes `NAME-0001.tar`, ...
+    #[must_use]
+    pub fn named(dir: &Path, limit: u64, name: String) -> Self {
+        Self {
+            name,
+            ..Self::create(dir, limit)
+        }
+    }
+
     pub(super) fn resumed(dir: &Path, limit: u64, closed: Vec<Volume>, open: Option<Open>) -> Self {
         Self {
             dir: dir.to_owned(),
             limit,
+            name: "vol".into(),
             closed,
             open,
         }
@@ -66,9 +78,10 @@ impl VolumeWriter {
             )));
         }
         let number = self.number()?;
+        let name = self.file_name(number);
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(Open::create(&self.dir, number)?),
+            None => self.open.insert(Open::create(&self.dir, &name)?),
         };
         open.write(&entry_header(blob, len)?)?;
         let offset = open.hasher.bytes();
@@ -89,6 +102,10 @@ impl VolumeWriter {
         Ok(self.closed)
     }
 
+    fn file_name(&self, number: u32) -> String {
+        format!("{}-{number:04}.tar", self.name)
+    }
+
     /// Number of the volume at hand.
     fn number(&self) -> Result<u32> {
         u32::try_from(self.closed.len() + 1)
@@ -104,7 +121,7 @@ impl VolumeWriter {
         open.file
             .sync_all()
             .map_err(Error::io("write", &open.path))?;
-        let name = volume_name(self.number()?);
+        let name = self.file_name(self.number()?);
         let path = self.dir.join(&name);
         fs::rename(&open.path, &path).map_err(Error::io("rename to", &path))?;
         sync_dir(&self.dir)?;
@@ -118,8 +135,8 @@ impl VolumeWriter {
 }
 
 impl Open {
-    fn create(dir: &Path, number: u32) -> Result<Self> {
-        let path = part_path(dir, &volume_name(number));
+    fn create(dir: &Path, name: &str) -> Result<Self> {
+        let path = part_path(dir, name);
         Ok(Self {
             file: File::create(&path).map_err(Error::io("create", &path))?,
             path,
