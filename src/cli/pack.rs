@@ -41,7 +41,7 @@ pub struct Args {
     /// The kind of hub: huggingface or modelscope.
     #[arg(long, value_name = "KIND", default_value_t)]
     source: Source,
-    /// The hub to download from, e.g. hf-mirror.com or <http://10.0.0.5:8080>
+    /// The hub to download from, e.g. hf-mirror.com or `http://10.0.0.5:8080`
     /// [default: `$HF_ENDPOINT`, else huggingface.co].
     #[arg(long, value_name = "HOST|URL")]
     mirror: Option<String>,

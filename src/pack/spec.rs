@@ -94,6 +94,13 @@ fn default_revision() -> String {
 impl Spec {
     /// Reads a spec from a file; errors name the file, and the line where there is one.
     pub fn read(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Err(Error::Usage(format!(
+                "there is no {}; write it: name = \"NAME\", then [[model]] with repo = \"OWNER/NAME\" and path = \
+                 \"/data/...\", and [image] with ref = \"IMAGE:TAG\"; or name another file",
+                path.display()
+            )));
+        }
         let bytes = read_limited(path, MAX_SPEC)?;
         let place = path.display().to_string();
         let text = String::from_utf8(bytes)
