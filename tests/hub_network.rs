@@ -156,6 +156,8 @@ fn pack_obeys_the_proxy_variables() {
             .collect();
         let output = pack(dir.path(), &["--mirror", &hub.url()], &env);
         assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("; to download: "), "{said}");
         assert_eq!(!proxy.log().is_empty(), used, "{variables:?}");
     }
 }

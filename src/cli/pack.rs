@@ -26,6 +26,7 @@ use crate::image::registry::{self, Name, RegistrySource};
 use crate::pack::base::Base;
 use crate::pack::hub_source::HubSource;
 use crate::pack::plan::{ModelPlan, Plan};
+use crate::pack::preflight::Forecast;
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
 use crate::pack::spec::{ImageSpec, ModelSpec, SPEC_NAME, Spec};
@@ -135,6 +136,10 @@ fn fill(args: &Args, request: &Path, dirs: &[PathBuf]) -> anyhow::Result<()> {
 }
 
 impl Progress for Meter {
+    fn forecast(&self, forecast: Forecast) {
+        Meter::note(self, &expectation(forecast));
+    }
+
     fn total(&self, bytes: u64) {
         self.set_total(bytes);
     }
@@ -301,6 +306,36 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// Sizes and times before the first byte. How fast the way to the hub is, nobody knows yet.
+fn expectation(forecast: Forecast) -> String {
+    let (least, most) = forecast.volumes;
+    let time = |megabits: u64| duration(forecast.download.div_ceil(megabits * 1_000_000 / 8));
+    let download = match forecast.download {
+        0 => String::new(),
+        bytes => format!(
+            "; to download: {}, which takes {} at 100 Mbit/s, {} at 1 Gbit/s",
+            size(bytes),
+            time(100),
+            time(1000)
+        ),
+    };
+    format!(
+        "to pack: {}; the volumes will have about {} to {}{download}",
+        size(forecast.raw),
+        size(least),
+        size(most)
+    )
+}
+
+/// `40 s`, `12 min`, `3 h 8 min`
+fn duration(seconds: u64) -> String {
+    match (seconds, seconds.div_ceil(60)) {
+        (0..60, _) => format!("{seconds} s"),
+        (_, minutes @ 0..60) => format!("{minutes} min"),
+        (_, minutes) => format!("{} h {} min", minutes / 60, minutes % 60),
+    }
+}
+
 fn summary(out: &Path, manifest: &Manifest) -> String {
     let (raw, stored) = (manifest.raw_size(), manifest.stored_size());
     let percent = (stored * 100).checked_div(raw).unwrap_or(100);
@@ -345,6 +380,27 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_and_times_are_told_before_the_first_byte() {
+        let gb = |n: u64| n * 1_000_000_000;
+        let forecast = Forecast {
+            raw: gb(157),
+            download: gb(149),
+            volumes: (gb(98), gb(150)),
+        };
+        assert_eq!(
+            expectation(forecast),
+            "to pack: 157.0 GB; the volumes will have about 98.0 GB to 150.0 GB; \
+             to download: 149.0 GB, which takes 3 h 19 min at 100 Mbit/s, 20 min at 1 Gbit/s"
+        );
+        let local = Forecast {
+            download: 0,
+            ..forecast
+        };
+        assert!(expectation(local).ends_with("to 150.0 GB"));
+        assert_eq!(duration(59), "59 s");
+    }
 
     #[test]
     fn sizes_are_decimal_unless_they_say_otherwise() {

@@ -70,7 +70,9 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
     }
     preflight::check_volume_size(&plan.out, plan.volume_size)?;
     let resumed = resume::resume(plan, &work)?;
-    if let Some(remark) = preflight::check_space(&plan.out, plan.left(&resumed.state))? {
+    let left = plan.left(&resumed.state);
+    progress.forecast(left.forecast());
+    if let Some(remark) = preflight::check_space(&plan.out, left)? {
         progress.note(&remark);
     }
     let known = resume::known_files(&resumed.state);

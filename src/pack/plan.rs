@@ -16,7 +16,7 @@ use crate::bundle::parity::Share;
 use crate::bundle::sign::Signer;
 use crate::digest::{Hasher, Sha256};
 use crate::error::Result;
-use crate::image::ImageSource;
+use crate::image::{ImageSource, Layer};
 use crate::path::AbsPath;
 
 /// Everything that decides what a bundle holds, and where and how it is made.
@@ -146,9 +146,24 @@ impl Plan {
             models: models.map(|file| file.size).sum(),
             images: self.image.as_ref().map_or(0, |image| image.size()),
             extras: extras.map(|file| file.size).sum(),
-            stored: 0,
             parity: self.parity,
+            ..Work::default()
         }
+    }
+
+    /// Bytes to download for so much of the models and of the image.
+    fn download(&self, models: u64, images: u64) -> u64 {
+        let is_remote = self.models.iter().any(|model| model.commit.is_some());
+        let layers = scaled(images, self.promised(|_| true), self.work().images);
+        layers + if is_remote { models } else { 0 }
+    }
+
+    /// Bytes to download for these of the layers that a registry promises.
+    fn promised(&self, wanted: impl Fn(&Layer) -> bool) -> u64 {
+        let promise = self.image.as_ref().and_then(|image| image.promise());
+        let layers = promise.iter().flat_map(|promise| &promise.layers);
+        let wanted = layers.filter(|layer| wanted(layer));
+        wanted.map(|layer| layer.compressed).sum()
     }
 
     /// The bundle's serial: what the spec says, else one more than the base's.
@@ -172,9 +187,10 @@ impl Plan {
         };
         let models = self.models.iter().flat_map(|model| model.source.files());
         let extras = self.extras.iter().flat_map(|extra| extra.source.files());
+        let layers = self.promised(|layer| base.layer(layer.diff_id).is_none());
         Work {
             models: models.filter(is_new).map(|file| file.size).sum(),
-            images: 0,
+            images: scaled(layers, self.work().images, self.promised(|_| true)),
             extras: extras.filter(is_new).map(|file| file.size).sum(),
             ..self.work()
         }
@@ -189,11 +205,13 @@ impl Plan {
             left
         };
         let all = self.new_work();
+        let (images, models) = (left(all.images), left(all.models));
         Work {
-            images: left(all.images),
-            models: left(all.models),
+            images,
+            models,
             extras: left(all.extras),
             stored: state.stored(),
+            download: self.download(models, images),
             ..all
         }
     }
@@ -219,6 +237,13 @@ impl Start {
             None
         }
     }
+}
+
+/// `bytes` times `to` by `from`; nothing of nothing.
+fn scaled(bytes: u64, to: u64, from: u64) -> u64 {
+    let product = u128::from(bytes) * u128::from(to);
+    let scaled = product.checked_div(from.into()).unwrap_or(0);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
 fn digest(files: &[SourceFile]) -> Sha256 {

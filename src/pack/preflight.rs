@@ -16,6 +16,15 @@ const LEAST_OF_MODELS: u64 = 60;
 /// in percent.
 const LEAST_OF_PROGRAMS: u64 = 25;
 
+/// What models become, in percent: bf16 weights about the lower, quantized ones about the upper.
+const USUAL_OF_MODELS: (u64, u64) = (66, 100);
+
+/// What layers become, in percent.
+const USUAL_OF_IMAGES: (u64, u64) = (30, 60);
+
+/// What extra files become, in percent: text, or archives.
+const USUAL_OF_EXTRAS: (u64, u64) = (30, 100);
+
 /// The executable, manifest and journal.
 const BESIDES: u64 = 64 << 20;
 
@@ -30,8 +39,21 @@ pub struct Work {
     pub extras: u64,
     /// Bytes that are in the volumes already.
     pub stored: u64,
+    /// Bytes that are still to be downloaded.
+    pub download: u64,
     /// The share of the bundle that its recovery volumes take.
     pub parity: Option<Share>,
+}
+
+/// What is to be expected of a pack before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// Raw bytes that are still to be packed.
+    pub raw: u64,
+    /// Bytes of them to download.
+    pub download: u64,
+    /// Bytes of all volumes in the end, at the least and at the most, as content usually is.
+    pub volumes: (u64, u64),
 }
 
 impl Work {
@@ -41,10 +63,33 @@ impl Work {
         self.models + self.images + self.extras
     }
 
+    /// What is to be expected.
+    #[must_use]
+    pub fn forecast(self) -> Forecast {
+        let sum = |models, images, extras| {
+            let left = percent(self.models, models)
+                + percent(self.images, images)
+                + percent(self.extras, extras);
+            self.stored + self.with_recovery(left)
+        };
+        Forecast {
+            raw: self.bytes(),
+            download: self.download,
+            volumes: (
+                sum(USUAL_OF_MODELS.0, USUAL_OF_IMAGES.0, USUAL_OF_EXTRAS.0),
+                sum(USUAL_OF_MODELS.1, USUAL_OF_IMAGES.1, USUAL_OF_EXTRAS.1),
+            ),
+        }
+    }
+
     /// Bytes to write when `left` more go into the volumes.
     fn with_recovery(self, left: u64) -> u64 {
         left + self.parity.map_or(0, |share| share.of(self.stored + left))
     }
+}
+
+fn percent(bytes: u64, share: u64) -> u64 {
+    bytes / 100 * share
 }
 
 /// Whether the bundle fits on a filesystem.
@@ -64,7 +109,6 @@ pub enum Fit {
 /// Judges free space, in bytes.
 #[must_use]
 pub fn fit(work: Work, free: u64) -> Fit {
-    let percent = |bytes: u64, share: u64| bytes / 100 * share;
     let least = percent(work.models, LEAST_OF_MODELS)
         + percent(work.images + work.extras, LEAST_OF_PROGRAMS);
     // Incompressible content costs a little more than its own size.
@@ -163,6 +207,29 @@ mod tests {
         };
         let lacking = 89 * GB + 100 * GB / 10 + 89 * GB / 10 + BESIDES - 80 * GB;
         assert_eq!(fit(with_parity, 80 * GB), Fit::Not { lacking });
+    }
+
+    #[test]
+    fn what_is_expected_counts_what_is_there_and_recovery_volumes() {
+        const GB: u64 = 1_000_000_000;
+        let work = Work {
+            models: 140 * GB,
+            images: 10 * GB,
+            extras: GB,
+            download: 145 * GB,
+            ..Work::default()
+        };
+        let least = 140 * GB / 100 * 66 + 3 * GB + GB / 10 * 3;
+        let forecast = work.forecast();
+        assert_eq!((forecast.raw, forecast.download), (151 * GB, 145 * GB));
+        assert_eq!(forecast.volumes, (least, 147 * GB));
+        let resumed = Work {
+            stored: 100 * GB,
+            parity: Some("10%".parse().unwrap()),
+            ..work
+        };
+        let least = resumed.forecast().volumes.0;
+        assert_eq!(least, (95_700 * GB / 1000 + 100 * GB) / 10 * 11);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::base::Base;
 use super::local_files::LocalFiles;
 use super::plan::{ModelPlan, Plan};
+use super::preflight::Forecast;
 use super::progress::Progress;
 use super::selection::Selection;
 use super::source::{Expected, RangeSource, SourceFile};
@@ -34,6 +35,8 @@ const VOLUME_SIZE: u64 = 40 << 20;
 struct Silent;
 
 impl Progress for Silent {
+    fn forecast(&self, _: Forecast) {}
+
     fn total(&self, _: u64) {}
     fn file(&self, _: &str) {}
     fn packed(&self, _: u64, _: u64) {}
