@@ -54,16 +54,21 @@ fn every_fault_is_shown_at_once() {
 
     let (report, code) = check(&bed);
     assert_eq!(code, Some(12), "{report:#}");
-    for (node, column, words) in [
-        (0, "ports", "port 7777 for the data is taken by python3"),
-        (1, "reachable", "start sshd there"),
-        (2, "chain", "open the data port"),
-        (3, "host_key", "its host key has changed"),
+    for (node, column, level, words) in [
+        (
+            0,
+            "ports",
+            "obstacle",
+            "port 7777 for the data is taken by python3",
+        ),
+        (1, "reachable", "obstacle", "start sshd there"),
+        (2, "chain", "remark", "Open the data port"),
+        (3, "host_key", "obstacle", "its host key has changed"),
     ] {
         let node = &report["nodes"][node];
-        assert_eq!(node["ready"], false, "{node:#}");
+        assert_eq!(node["ready"], level == "remark", "{node:#}");
         let fault = &node["cells"][column]["fault"];
-        assert_eq!(fault["level"], "obstacle", "{node:#}");
+        assert_eq!(fault["level"], level, "{node:#}");
         assert!(
             fault["sentence"].as_str().unwrap().contains(words),
             "{fault}"

@@ -74,19 +74,23 @@ impl Stage {
 
     /// The nodes with their agents, as the library sees them.
     fn members(&self) -> Vec<Member> {
-        let member = |node: &str| Member {
-            host: bundle::ssh::Node {
-                address: node.into(),
-                ..bundle::ssh::Node::default()
-            },
-            address: node.parse().unwrap(),
-            link: start::local(
+        let member = |node: &str| {
+            let (link, place) = start::local(
                 Path::new(env!("CARGO_BIN_EXE_bundle")),
                 &self.path("nodes").join(node),
                 node,
             )
-            .unwrap(),
-            is_here: false,
+            .unwrap();
+            Member {
+                host: bundle::ssh::Node {
+                    address: node.into(),
+                    ..bundle::ssh::Node::default()
+                },
+                address: node.parse().unwrap(),
+                link,
+                place,
+                is_here: false,
+            }
         };
         NODES.into_iter().map(member).collect()
     }

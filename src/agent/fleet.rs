@@ -7,7 +7,7 @@ use super::collect::interface::owner_of;
 use super::facts::Facts;
 use super::link::Link;
 use super::protocol::{Answer, Request};
-use super::start::{self, Executable};
+use super::start::{self, Executable, Place};
 use crate::error::{Error, Result};
 use crate::path::AbsPath;
 use crate::ssh::{Connector, Hosts, Node, fan_out};
@@ -23,6 +23,8 @@ pub struct Member {
     pub address: IpAddr,
     /// The control channel.
     pub link: Link,
+    /// Where the agent runs.
+    pub place: Place,
     /// It is this machine: what it needs does not cross the network.
     pub is_here: bool,
 }
@@ -84,17 +86,18 @@ fn contact(node: &Node, way: &Way, executable: &Executable) -> Contact {
 fn reach(node: &Node, way: &Way, executable: &Executable) -> Result<Member> {
     let address = node.ip()?;
     let is_here = matches!(way, Way::Ssh(_)) && is_here(node, address);
-    let link = match way {
+    let (link, place) = match way {
         Way::Ssh(_) if is_here && rustix::process::geteuid().is_root() => {
             start::local(Path::new("/proc/self/exe"), Path::new("/"), &node.address)?
         }
-        Way::Ssh(connector) => start::remote(&connector.connect(node)?, executable)?,
+        Way::Ssh(connector) => start::remote(connector.connect(node)?, executable)?,
         Way::Rehearsal(dir) => rehearse(dir, node)?,
     };
     Ok(Member {
         host: node.clone(),
         address,
         link,
+        place,
         is_here,
     })
 }
@@ -105,7 +108,7 @@ fn is_here(node: &Node, address: IpAddr) -> bool {
     plain && matches!(owner_of(address), Ok(Some(_)))
 }
 
-fn rehearse(dir: &Path, node: &Node) -> Result<Link> {
+fn rehearse(dir: &Path, node: &Node) -> Result<(Link, Place)> {
     let root = dir.join(&node.address);
     crate::fs::create_dir_all(&root)?;
     start::local(Path::new("/proc/self/exe"), &root, &node.address)

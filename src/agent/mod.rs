@@ -4,6 +4,7 @@
 mod child;
 mod collect;
 mod data;
+pub mod dial;
 mod exec;
 pub mod facts;
 pub mod fleet;
@@ -16,3 +17,4 @@ mod pulse;
 pub mod serve;
 pub mod start;
 pub mod store;
+pub mod tunnel;

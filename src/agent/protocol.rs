@@ -72,10 +72,10 @@ pub enum Request {
         /// Seconds for the whole exchange.
         timeout: u64,
     },
-    /// Tries a TCP connection from this node; closed at once.
+    /// Tries TCP connections from this node; closed at once.
     Dial {
-        /// A data port that is open.
-        address: SocketAddr,
+        /// Data ports that are open.
+        addresses: Vec<SocketAddr>,
     },
     /// Names of the bundles that are installed here.
     Bundles,
@@ -179,6 +179,11 @@ pub enum Answer {
         status: u16,
         /// At most 1 MiB of it, invalid UTF-8 replaced.
         body: String,
+    },
+    /// To [`Request::Dial`].
+    Dialed {
+        /// For each address why it cannot be reached, if so.
+        failures: Vec<Option<String>>,
     },
     /// To [`Request::Bundles`].
     Bundles {

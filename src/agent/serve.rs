@@ -2,7 +2,6 @@
 //! control channel ends. Then everything that the agent started ends too.
 
 use std::io::{BufRead, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::child::{Children, lock};
 use super::data::DataPort;
+use super::dial::dial;
 use super::outbox::Outbox;
 use super::protocol::{Answer, Call, Request};
 use super::pulse::{Heard, INTERVAL, LIMIT, every_interval};
@@ -113,7 +113,9 @@ impl Session {
                 Answer::Exited(exec::follow(&self.children, &argv, id, &self.outbox)?)
             }
             Request::Ping => Answer::Done,
-            Request::Dial { address } => done(dial(address))?,
+            Request::Dial { addresses } => Answer::Dialed {
+                failures: dial(&addresses),
+            },
             Request::Http { url, body, timeout } => http::request(&url, body, seconds(timeout))?,
             request => self.perform_on_store(request)?,
         })
@@ -259,15 +261,6 @@ impl Session {
 
 fn closed() -> Error {
     Error::Failed("the node's data port is not open".into())
-}
-
-/// How long a connection to a neighbour may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-
-fn dial(address: SocketAddr) -> Result<()> {
-    TcpStream::connect_timeout(&address, DIAL_TIMEOUT)
-        .map(drop)
-        .map_err(|error| Error::Failed(format!("cannot connect to {address}: {error}")))
 }
 
 fn done(result: Result<()>) -> Result<Answer> {

@@ -2,10 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use super::link::Link;
+use super::tunnel;
 use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 use crate::ssh::{Exit, Session, quote};
@@ -16,6 +21,11 @@ const PLACES: &str = r#"/var/lib/bundle "${HOME:-/root}/.bundle" /opt/bundle "/d
 
 /// The machine that the executable is built for, as `uname -m` calls it.
 const MACHINE: &str = std::env::consts::ARCH;
+
+/// How long an end of a tunnel may take until it says its first word, and how many bytes a login
+/// script may say before.
+const GREETING: Duration = Duration::from_secs(20);
+const MAX_GREETING: u64 = 64 << 10;
 
 /// The executable that becomes the agent, hashed once for all nodes.
 #[derive(Clone, Debug)]
@@ -47,17 +57,89 @@ impl Executable {
     }
 }
 
+/// A machine on which bundle runs, and can be called again.
+pub enum Place {
+    /// A node, with the path of the executable there.
+    Remote(Session, String),
+    /// This machine, with the path of the executable.
+    Here(PathBuf),
+}
+
 /// Starts an agent on a node, sending the executable unless it is there already.
-pub fn remote(session: &Session, executable: &Executable) -> Result<Link> {
-    let path = install(session, executable)?;
-    // Ends the line on which a login script may have left the cursor.
-    let running = session.spawn(&format!("echo; exec {} agent", quote(&path)?))?;
-    let (reader, writer) = running.split()?;
-    Link::new(session.name(), reader, writer)
+pub fn remote(session: Session, executable: &Executable) -> Result<(Link, Place)> {
+    let path = install(&session, executable)?;
+    let (reader, writer) = session.spawn(&command(&path, "agent")?)?.split()?;
+    let link = Link::new(session.name(), reader, writer)?;
+    Ok((link, Place::Remote(session, path)))
+}
+
+/// The script that runs the executable. First it ends the line on which a login script may have
+/// left the cursor.
+fn command(path: &str, arguments: &str) -> Result<String> {
+    Ok(format!("echo; exec {} {arguments}", quote(path)?))
+}
+
+impl Place {
+    /// Starts `bundle agent` with these arguments as an end of a tunnel. Returns its input and
+    /// output in one, and the port that it names in its first line.
+    pub fn tunnel(&self, arguments: &str) -> Result<(UnixStream, u16)> {
+        let arguments = format!("agent {arguments}");
+        match self {
+            Self::Remote(session, path) => {
+                let running = session.spawn(&command(path, &arguments)?)?;
+                let greeted = running.stream().try_clone().and_then(greeting);
+                let Ok(greeted) = greeted else {
+                    let output = running.finish()?;
+                    output.ok(session.name(), "start a way through ssh")?;
+                    return Err(no_tunnel(session.name()));
+                };
+                Ok(greeted)
+            }
+            Self::Here(executable) => {
+                let name = executable.display().to_string();
+                let (near, far) = UnixStream::pair().map_err(Error::io("run", executable))?;
+                let output = far.try_clone().map_err(Error::io("run", executable))?;
+                let mut child = Command::new(executable)
+                    .args(arguments.split_whitespace())
+                    .stdin(OwnedFd::from(far))
+                    .stdout(OwnedFd::from(output))
+                    .spawn()
+                    .map_err(Error::io("run", executable))?;
+                // It ends with its input; nobody asks how.
+                thread::spawn(move || child.wait());
+                greeting(near).map_err(|_| no_tunnel(&name))
+            }
+        }
+    }
+}
+
+fn no_tunnel(name: &str) -> Error {
+    Error::Failed(format!("{name}: a way through ssh does not start"))
+}
+
+/// Waits for the end's first word, past whatever a login script says.
+fn greeting(stream: UnixStream) -> io::Result<(UnixStream, u16)> {
+    stream.set_read_timeout(Some(GREETING))?;
+    let mut said = (&stream).take(MAX_GREETING);
+    loop {
+        let mut line = Vec::new();
+        let mut byte = [0; 1];
+        // Byte by byte: what follows the line is not ours to read.
+        while byte != *b"\n" {
+            said.read_exact(&mut byte)?;
+            line.extend(byte);
+        }
+        let line = String::from_utf8_lossy(&line);
+        let port = line.trim_end().strip_prefix(tunnel::GREETING);
+        if let Some(port) = port.and_then(|port| port.trim().parse().ok()) {
+            stream.set_read_timeout(None)?;
+            return Ok((stream, port));
+        }
+    }
 }
 
 /// Starts an agent as a child process, with `root` as its `/`. `name` is for errors.
-pub fn local(executable: &Path, root: &Path, name: &str) -> Result<Link> {
+pub fn local(executable: &Path, root: &Path, name: &str) -> Result<(Link, Place)> {
     let log = tempfile::tempfile().map_err(Error::io("create a file in", std::env::temp_dir()))?;
     let stderr = log.try_clone().map_err(Error::io("open", executable))?;
     let mut child = Command::new(executable)
@@ -69,10 +151,11 @@ pub fn local(executable: &Path, root: &Path, name: &str) -> Result<Link> {
         .stderr(stderr)
         .spawn()
         .map_err(Error::io("run", executable))?;
-    match (child.stdout.take(), child.stdin.take()) {
-        (Some(stdout), Some(stdin)) => Link::new(name, ChildReader { stdout, child, log }, stdin),
-        _ => Err(Error::Failed(format!("{name}: the agent has no pipes"))),
-    }
+    let link = match (child.stdout.take(), child.stdin.take()) {
+        (Some(stdout), Some(stdin)) => Link::new(name, ChildReader { stdout, child, log }, stdin)?,
+        _ => return Err(Error::Failed(format!("{name}: the agent has no pipes"))),
+    };
+    Ok((link, Place::Here(executable.to_owned())))
 }
 
 /// Makes sure that the executable lies on the node, and returns where.

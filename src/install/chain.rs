@@ -8,7 +8,7 @@ pub struct Chain {
 }
 
 /// Who feeds a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Upstream {
     /// The origin itself.
     Origin,

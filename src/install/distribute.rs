@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::dial::{Dialed, dial};
 use super::round::{Origin, Outcome, Progress, Round};
 use super::rounds::{Missing, Next, Plan, Rounds};
 use super::source::{Source, no_giver};
@@ -53,6 +54,7 @@ pub fn fill(
         origin: Origin::Nobody,
         manifest: source.manifest(),
         port,
+        dialed: Dialed::default(),
         progress: show.progress,
     };
     let mut lost = Lost::default();
@@ -61,14 +63,11 @@ pub fn fill(
     check_space(members, facts, source, &missing)?;
     let (began, mut rounds) = (Instant::now(), Rounds::default());
     let mut outcome = Outcome::default();
+    let mut is_first = true;
     loop {
         let coming = at_hand(source, &missing);
-        let plan = match rounds.next(began.elapsed(), &coming) {
-            Next::Round(mut plan) if outcome.unreadable.is_empty() => {
-                // Its share need not cross the network then.
-                plan.order.sort_by_key(|&node| !members[node].is_here);
-                plan
-            }
+        let mut plan = match rounds.next(began.elapsed(), &coming) {
+            Next::Round(plan) if outcome.unreadable.is_empty() => plan,
             Next::Complete => break,
             _ => return Err(stuck(members, &missing, &outcome, &lost)),
         };
@@ -79,6 +78,11 @@ pub fn fill(
                     .ok_or_else(|| no_giver(&source.manifest().name))?,
             ),
         };
+        if is_first || !outcome.cut.is_empty() {
+            round.dialed = dial(members, &plan.order, round.giver(), port);
+            is_first = false;
+        }
+        plan.order = in_reach(&round, &plan.order, show);
         (show.step)(&describe(members, source, &plan, &coming));
         outcome = round.run(&plan, &coming)?;
         rounds.note(&outcome.cut);
@@ -91,6 +95,22 @@ pub fn fill(
     check_complete(source, &missing)?;
     (show.step)("checking every file on every node");
     all(fan_out(members, |member| member.perform(Request::Seal))).map(drop)
+}
+
+/// The order that goes around what is blocked; says what must take another way.
+fn in_reach(round: &Round<'_>, nodes: &[usize], show: &Show<'_>) -> Vec<usize> {
+    let (dialed, source) = (&round.dialed, round.giver());
+    let order = dialed.chain(round.members, nodes, source);
+    let blocked = dialed.reach.blocked_in(source, &order);
+    if let Some((_, cause)) = blocked.first() {
+        let name = |&(node, _): &(usize, &str)| round.members[node].host.address.as_str();
+        let names: Vec<&str> = blocked.iter().map(name).collect();
+        (show.step)(&format!(
+            "the data port of {} is blocked ({cause}): data goes there through ssh, which is slower; open the port between the nodes (--data-port fixes its number) for the time of one copy",
+            names_of(&names)
+        ));
+    }
+    order
 }
 
 /// Members whose agents are gone. The rounds go on without them, so that the next run has less

@@ -200,18 +200,20 @@ fn names(sentence: &str, node: &str) -> bool {
     })
 }
 
-/// Whether the one before the node in the chain can open a connection to it.
+/// The one before the node in the chain can open a connection to it.
 #[must_use]
-pub fn chain(result: &Result<()>) -> Cell {
-    match result {
-        Ok(()) => ok("chain", "yes"),
-        Err(error) => {
-            let sentence = format!(
-                "{error}; open the data port between the nodes (--data-port fixes its number)"
-            );
-            bad("chain", "no", sentence)
-        }
-    }
+pub fn straight() -> Cell {
+    ok("chain", "yes")
+}
+
+/// Nobody can, for this reason: its data takes the way of the control channel.
+#[must_use]
+pub fn through_ssh(cause: &str) -> Cell {
+    let sentence = format!(
+        "{cause}; its data goes through ssh, which is slower. Open the data port between the nodes \
+         (--data-port fixes its number)"
+    );
+    only_remarked(bad("chain", "ssh", sentence))
 }
 
 /// How much of the bundle is there: of `all` chunks `lacking` cannot be; no chunks at all are

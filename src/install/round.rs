@@ -10,8 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::chain::Upstream;
+use super::dial::Dialed;
 use super::rounds::{Missing, Plan};
 use super::schedule::{Cut, Feed, News, Schedule, Why};
+use super::ways::Ways;
 use crate::agent::fleet::Member;
 use crate::agent::protocol::{Answer, Event, Fingerprint, Hop, Request};
 use crate::bundle::manifest::Manifest;
@@ -51,6 +53,8 @@ pub struct Round<'a> {
     pub manifest: &'a Manifest,
     /// The data port of the nodes; 0 takes any.
     pub port: u16,
+    /// Which of them can be reached from where.
+    pub dialed: Dialed,
     /// Who hears of progress.
     pub progress: Progress<'a>,
 }
@@ -75,6 +79,15 @@ enum Heard {
 }
 
 impl Round<'_> {
+    /// The member that feeds the chain, if one does.
+    #[must_use]
+    pub fn giver(&self) -> Option<usize> {
+        match self.origin {
+            Origin::Node(giver) => Some(giver),
+            Origin::Nobody | Origin::Media(_) => None,
+        }
+    }
+
     /// Runs it to its end; members that drop out do not end it for the others.
     pub fn run(&self, plan: &Plan, missing: &Missing) -> Result<Outcome> {
         let needed = plan
@@ -94,6 +107,7 @@ impl Round<'_> {
             .members
             .iter()
             .map(|member| member.host.address.clone());
+        let ways = Ways::new(self.members, &self.dialed.reach, self.giver(), &hops);
         let schedule = Schedule::new(names.collect(), order.clone(), total, plan.limit);
         let identity = Arc::new(Identity::generate()?);
         let source = match self.origin {
@@ -118,7 +132,7 @@ impl Round<'_> {
                 let over = &over;
                 scope.spawn(move || pass_on(member, &events, &sender, over));
             }
-            if let Origin::Node(giver) = self.origin {
+            if let Some(giver) = self.giver() {
                 let (events, sender) = (self.members[giver].link.events(), sender.clone());
                 let over = &over;
                 scope.spawn(move || pass_on(giver, &events, &sender, over));
@@ -126,12 +140,12 @@ impl Round<'_> {
             drop(sender);
             let mut run = Run {
                 round: self,
-                hops: &hops,
+                ways: &ways,
                 forward: &forward,
                 schedule,
                 began: Instant::now(),
             };
-            let refused = self.join(&order, &hops, source);
+            let refused = self.join(&order, &hops, &ways, source);
             run.perform(vec![Feed {
                 feeder: Upstream::Origin,
                 next: order.first().copied(),
@@ -143,10 +157,7 @@ impl Round<'_> {
             cut.extend(run.finish(&heard));
             // Nobody may be left: the rest of the media need not be read then.
             over.store(true, Ordering::Relaxed);
-            let mut leaving = order.clone();
-            if let Origin::Node(giver) = self.origin {
-                leaving.push(giver);
-            }
+            let leaving: Vec<usize> = order.iter().copied().chain(self.giver()).collect();
             // A member that cannot leave is lost; the next inventory says so.
             fan_out(&leaving, |&member| {
                 self.members[member].perform(Request::Leave).is_ok()
@@ -230,6 +241,7 @@ impl Round<'_> {
         &self,
         order: &[usize],
         hops: &[Option<Hop>],
+        ways: &Ways<'_>,
         source: Fingerprint,
     ) -> Vec<(usize, Error)> {
         let positions: Vec<usize> = (0..order.len()).collect();
@@ -239,15 +251,16 @@ impl Round<'_> {
                 .filter_map(|&member| hops[member].as_ref());
             let mut feeders = vec![source];
             feeders.extend(before.map(|hop| hop.fingerprint));
-            let next = order
-                .get(position + 1)
-                .and_then(|&member| hops[member].clone());
-            self.members[order[position]].perform(Request::Join { feeders, next })
+            let member = order[position];
+            let next = order.get(position + 1).copied();
+            let (next, no_way) = match ways.to(Upstream::Node(member), next) {
+                Ok(next) => (next, None),
+                Err(no_way) => (None, Some(no_way)),
+            };
+            let joined = self.members[member].perform(Request::Join { feeders, next });
+            [joined.err().map(|error| (member, error)), no_way]
         });
-        let answers = order.iter().zip(joined);
-        answers
-            .filter_map(|(&member, joined)| Some((member, joined.err()?)))
-            .collect()
+        joined.into_iter().flatten().flatten().collect()
     }
 
     fn stored(&self, chunk: u32) -> u64 {
@@ -281,7 +294,7 @@ fn neighbour(hop: &Hop) -> Neighbour {
 /// A round under way.
 struct Run<'a> {
     round: &'a Round<'a>,
-    hops: &'a [Option<Hop>],
+    ways: &'a Ways<'a>,
     forward: &'a Forward,
     schedule: Schedule,
     began: Instant,
@@ -341,9 +354,13 @@ impl Run<'_> {
         }
     }
 
-    fn refused(&self, feeder: Upstream, next: SocketAddr, message: String) -> Option<News> {
-        let is_it = |hop: &Option<Hop>| hop.as_ref().is_some_and(|hop| hop.address == next);
-        let next = self.hops.iter().position(is_it)?;
+    fn refused(&self, feeder: Upstream, at: SocketAddr, message: String) -> Option<News> {
+        let (next, is_tunnel) = self.ways.node_at(feeder, at)?;
+        let message = if is_tunnel {
+            message.replace(&at.to_string(), "its way through ssh")
+        } else {
+            message
+        };
         Some(News::Refused {
             feeder,
             next,
@@ -352,11 +369,11 @@ impl Run<'_> {
     }
 
     fn is_giver(&self, member: usize) -> bool {
-        matches!(self.round.origin, Origin::Node(giver) if giver == member)
+        self.round.giver() == Some(member)
     }
 
     fn look_for_lost(&mut self) {
-        if let Origin::Node(giver) = self.round.origin
+        if let Some(giver) = self.round.giver()
             && !self.round.members[giver].link.is_alive()
         {
             // Nobody feeds the chain any more.
@@ -381,7 +398,14 @@ impl Run<'_> {
     /// Tells feeders whom they feed. One that cannot be told is broken itself.
     fn perform(&mut self, feeds: Vec<Feed>) {
         for Feed { feeder, next } in feeds {
-            let next = next.and_then(|next| self.hops[next].clone());
+            let next = match self.ways.to(feeder, next) {
+                Ok(next) => next,
+                Err((next, error)) => {
+                    // Its feeder is told who comes after it.
+                    self.hear(News::Broken(next, error));
+                    continue;
+                }
+            };
             let node = match (feeder, self.round.origin) {
                 (Upstream::Origin, Origin::Node(giver)) => giver,
                 (Upstream::Origin, _) => {

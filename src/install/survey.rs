@@ -1,10 +1,12 @@
 //! Asks every node for its facts and puts them into the preflight table: the first step of
 //! `check` and of `install`. Changes nothing, and a node that does not answer is a row.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::dial::dial;
 use super::preflight::{self, Found, Row, Wish};
-use super::{dial, space};
+use super::space;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Contact, Member};
 use crate::agent::protocol::{Answer, Request};
@@ -81,12 +83,20 @@ impl Survey {
         }
     }
 
-    /// Adds whether each node can be reached from the one before it in the chain. The nodes that
-    /// did not answer are left out of it, as they would be when something is sent.
+    /// Adds how data gets to each node: from the one before it in the chain, or through ssh. The
+    /// nodes that did not answer are left out of it, as they would be when something is sent.
     pub fn add_chain(&mut self, data_port: u16) {
-        let results = dial::chain(&self.members, data_port);
-        for (&place, result) in self.places.iter().zip(&results) {
-            self.rows[place].add(preflight::chain(result));
+        let nodes: Vec<usize> = (0..self.members.len()).collect();
+        let dialed = dial(&self.members, &nodes, None, data_port);
+        let order = dialed.chain(&self.members, &nodes, None);
+        let blocked: BTreeMap<usize, &str> =
+            dialed.reach.blocked_in(None, &order).into_iter().collect();
+        for (member, &place) in self.places.iter().enumerate() {
+            self.rows[place].add(match (dialed.closed.get(&member), blocked.get(&member)) {
+                (Some(error), _) => preflight::of_error("chain", "no", error),
+                (None, Some(cause)) => preflight::through_ssh(cause),
+                (None, None) => preflight::straight(),
+            });
         }
     }
 }

@@ -163,10 +163,11 @@ impl Session {
         mode: &str,
         path: &str,
     ) -> Result<()> {
+        // An upload whose connection was lost may still hold its file open: that one cannot be run.
         let (target, part) = (quote(path)?, quote(&format!("{path}.{sha256}.part"))?);
         let output = self.exec_with(
             &format!(
-                "umask 077 && cat >{part} && chmod {mode} {part} || {{ rm -f {part}; exit 1; }}"
+                "umask 077 && rm -f {part} && cat >{part} && chmod {mode} {part} || {{ rm -f {part}; exit 1; }}"
             ),
             content,
         )?;
@@ -216,6 +217,12 @@ impl Output {
 }
 
 impl Running {
+    /// Its output and input, as one socket.
+    #[must_use]
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
     /// Ends its input, takes its output to the end, and waits for it.
     pub fn finish(self) -> Result<Output> {
         let _ = self.stream.shutdown(Shutdown::Write);

@@ -10,7 +10,7 @@ use crate::{connect, failure};
 /// Starts an agent and asks it for facts; the user id that it runs as.
 fn agent_on(sshd: &Sshd, node: &Node) -> bundle::error::Result<String> {
     let executable = Executable::open(env!("CARGO_BIN_EXE_bundle").as_ref())?;
-    let link = remote(&connect(sshd, node)?, &executable)?;
+    let (link, _place) = remote(connect(sshd, node)?, &executable)?;
     let facts = link.call(Request::Facts {
         address: "127.0.0.1".parse().unwrap(),
         paths: Vec::new(),
