@@ -289,3 +289,50 @@ fn what_cannot_work_on_the_target_is_refused_before_anything_is_packed() {
         assert!(said.contains(expected), "{target}: {said}");
     }
 }
+
+#[test]
+fn code_of_a_model_travels_only_when_the_server_trusts_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let model = root.join("model");
+    fs::create_dir_all(&model).unwrap();
+    let config = r#"{"auto_map": {"AutoModelForCausalLM": "modeling_x.XForCausalLM"}}"#;
+    fs::write(model.join("config.json"), config).unwrap();
+    fs::write(model.join("modeling_x.py"), "import os\n").unwrap();
+    fs::write(model.join("model.safetensors"), [7; 1000]).unwrap();
+    // What stands in the spec, words of pack, words of inspect and of the sheet.
+    for (out, keys, said, inspected, sheet) in [
+        (
+            "default",
+            "",
+            &["left out modeling_x.py", "config.json names modeling_x.py,"][..],
+            "code  none",
+            "none",
+        ),
+        (
+            "trusted",
+            "[cluster]\nserve_args = [\"--trust-remote-code\"]",
+            &["takes along modeling_x.py"],
+            "code  modeling_x.py",
+            "<code>modeling_x.py</code>",
+        ),
+    ] {
+        let spec = format!("name = \"t\"\n[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n{keys}\n");
+        fs::write(root.join("bundle.toml"), spec).unwrap();
+        let output = pack(root, &root.join(out)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        assert!(said.iter().all(|words| text.contains(words)), "{text}");
+        let inspect = |arguments: &[&str]| {
+            let mut command = Command::new(BUNDLE);
+            command.arg("inspect").arg(root.join(out)).args(arguments);
+            let output = command.current_dir(root).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(inspect(&[]).contains(inspected), "{}", inspect(&[]));
+        inspect(&["--html", "sheet.html"]);
+        let page = fs::read_to_string(root.join("sheet.html")).unwrap();
+        let row = format!("<th>Can run code</th><td>{sheet}</td>");
+        assert!(page.contains(&row), "{page}");
+    }
+}

@@ -47,6 +47,15 @@ impl Default for ClusterSpec {
     }
 }
 
+impl ClusterSpec {
+    /// Whether vLLM is told to run the code that comes with a model.
+    #[must_use]
+    pub fn trusts_code(&self) -> bool {
+        let mut names = self.serve_args.iter().map(|word| word.replace('_', "-"));
+        names.any(|name| name == "--trust-remote-code")
+    }
+}
+
 /// Equal machines, written `4x4xT4`: nodes, GPUs of each, which GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -11,8 +11,9 @@ use crate::bundle::manifest::{Extra, Image, Manifest, Model};
 use crate::bundle::media::Media;
 use crate::bundle::small_file;
 use crate::digest::Sha256;
-use crate::error::Result;
+use crate::error::{Result, names_of};
 use crate::fs::write_atomic;
+use crate::pack::selection::{is_code, is_pickle};
 
 /// Arguments of `bundle inspect`.
 #[derive(clap::Args)]
@@ -145,12 +146,24 @@ fn describe_model(model: &Model) -> String {
         None => "a local directory".to_owned(),
     };
     format!(
-        "\nmodel {}\n  from  {source}\n  to    {} on every node\n  files {}, {}\n",
+        "\nmodel {}\n  from  {source}\n  to    {} on every node\n  files {}, {}\n  code  {}\n",
         model.repo,
         model.path,
         model.files.len(),
-        size(bytes)
+        size(bytes),
+        match &files_with_code(model)[..] {
+            [] => "none".to_owned(),
+            names => names_of(names),
+        }
     )
+}
+
+/// Files that are code, or can run some when they are loaded.
+pub fn files_with_code(model: &Model) -> Vec<&str> {
+    let names = model.files.iter().map(|file| file.path.as_str());
+    names
+        .filter(|path| is_code(path) || is_pickle(path))
+        .collect()
 }
 
 fn describe_extra(extra: &Extra) -> String {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::locate::media;
-use super::output::{cores, print, size};
+use super::output::{cores, note, print, size};
 use super::progress::Meter;
 use super::target;
 use super::terminal::TerminalPrompt;
@@ -30,7 +30,7 @@ use crate::pack::preflight::Forecast;
 use crate::pack::progress::Progress;
 use crate::pack::selection::Selection;
 use crate::pack::spec::{ImageSpec, ModelSpec, SPEC_NAME, Spec};
-use crate::pack::{extra_files, model_dir, pinned_commit, pinned_digest};
+use crate::pack::{extra_files, model_dir, pinned_commit, pinned_digest, remote_code};
 use crate::ssh::Prompt as _;
 
 /// Arguments of `bundle pack`.
@@ -104,6 +104,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let stop = stop_on_signals()?;
     let mut plan = plan(args, &stop)?;
+    for remark in remote_code::remarks(&plan)? {
+        note(&remark);
+    }
     target::check(&plan)?;
     let meter = Meter::new("packing", plan.work().bytes());
     let manifest = crate::pack::run(&mut plan, &meter, &stop)?;
@@ -202,7 +205,7 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     fn model(&self, model: &ModelSpec) -> Result<ModelPlan> {
-        let selection = Selection::of(model)?;
+        let selection = Selection::of(model, &self.spec.cluster)?;
         if let Some(dir) = given_dir(&self.args.model_dir, self.spec, model) {
             return Ok(ModelPlan {
                 source: Box::new(model_dir::open(dir, &selection)?),

@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 
+use super::inspect::files_with_code;
 use super::output::size;
 use crate::bundle::manifest::{Extra, FileEntry, Image, Manifest, Model};
 use crate::digest::Sha256;
+use crate::path::RelPath;
 
 const STYLE: &str = "\
 body{font:14px/1.4 sans-serif;margin:2em auto;max-width:75em;color:#111}\
@@ -90,6 +92,7 @@ fn describe_model(model: &Model, licence: Option<&str>) -> String {
             escape(licence.unwrap_or("not stated in its files")),
         ),
         ("Installed at", code(model.path.as_str())),
+        ("Can run code", codes(files_with_code(model))),
     ];
     format!(
         "<h2>Model {}</h2>\n{}{}",
@@ -124,19 +127,10 @@ fn describe_image(image: &Image) -> String {
 }
 
 fn describe_extra(extra: &Extra) -> String {
-    let executable: Vec<String> = extra
-        .executable
-        .iter()
-        .map(|path| code(path.as_str()))
-        .collect();
-    let executable = if executable.is_empty() {
-        "none".to_owned()
-    } else {
-        executable.join(", ")
-    };
+    let executable = extra.executable.iter().map(RelPath::as_str);
     let rows = [
         ("Installed at", code(extra.path.as_str())),
-        ("Executable", executable),
+        ("Executable", codes(executable.collect())),
     ];
     format!(
         "<h2>Files {}</h2>\n{}{}",
@@ -189,6 +183,15 @@ fn facts(rows: &[(&str, String)]) -> String {
 
 fn code(text: &str) -> String {
     format!("<code>{}</code>", escape(text))
+}
+
+/// All of these names.
+fn codes(names: Vec<&str>) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let names: Vec<String> = names.into_iter().map(code).collect();
+    names.join(", ")
 }
 
 /// Text as HTML: names come from strangers.

@@ -8,10 +8,7 @@ use crate::cluster::plan::Subject;
 use crate::cluster::plan::report::{of_target, report};
 use crate::cluster::plan::subject::weights;
 use crate::error::{Error, Result};
-use crate::pack::plan::{ModelPlan, Plan};
-
-/// No `config.json` is larger, in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
+use crate::pack::plan::Plan;
 
 /// Refuses to pack what cannot work on the target, if the spec names one; says the plan else.
 pub fn check(plan: &Plan) -> Result<()> {
@@ -24,7 +21,7 @@ pub fn check(plan: &Plan) -> Result<()> {
     let files = model.source.files().iter();
     let sizes: Vec<_> = files.map(|file| (file.path.as_str(), file.size)).collect();
     let subject = Subject {
-        config: config(model)?,
+        config: model.config()?,
         weights: weights(&sizes),
         cuda: None,
         serve_args: cluster.serve_args.clone(),
@@ -40,18 +37,4 @@ pub fn check(plan: &Plan) -> Result<()> {
         describe(&report).trim_end()
     ));
     Ok(())
-}
-
-/// The model's `config.json`; empty when it has none.
-fn config(model: &ModelPlan) -> Result<String> {
-    let files = model.source.files();
-    let found = files
-        .iter()
-        .position(|file| file.path.as_str() == "config.json" && file.size <= MAX_CONFIG);
-    let Some(index) = found else {
-        return Ok(String::new());
-    };
-    let mut text = vec![0; usize::try_from(files[index].size).unwrap_or_default()];
-    model.source.read(index, 0, &mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }

@@ -13,6 +13,7 @@ mod pipeline;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
+pub mod remote_code;
 mod resume;
 pub mod selection;
 pub mod source;

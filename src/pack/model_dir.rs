@@ -42,11 +42,15 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::bundle::cluster_spec::ClusterSpec;
     use crate::pack::source::RangeSource as _;
 
     fn open(root: &Path, keys: &str) -> Result<LocalFiles> {
         let spec = toml::from_str(&format!("repo = \"o/m\"\npath = \"/m\"\n{keys}"));
-        super::open(root, &Selection::of(&spec.unwrap()).unwrap())
+        super::open(
+            root,
+            &Selection::of(&spec.unwrap(), &ClusterSpec::default()).unwrap(),
+        )
     }
 
     #[test]

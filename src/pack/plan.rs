@@ -19,6 +19,9 @@ use crate::error::Result;
 use crate::image::{ImageSource, Layer};
 use crate::path::AbsPath;
 
+/// No `config.json` is larger, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
 /// Everything that decides what a bundle holds, and where and how it is made.
 pub struct Plan {
     /// What the operator wants.
@@ -53,6 +56,22 @@ pub struct ModelPlan {
     pub source: Box<dyn RangeSource>,
     /// The commit that its revision means; absent for a local directory.
     pub commit: Option<String>,
+}
+
+impl ModelPlan {
+    /// The model's `config.json`; empty when it has none.
+    pub fn config(&self) -> Result<String> {
+        let files = self.source.files();
+        let found = files
+            .iter()
+            .position(|file| file.path.as_str() == "config.json" && file.size <= MAX_CONFIG);
+        let Some(index) = found else {
+            return Ok(String::new());
+        };
+        let mut text = vec![0; usize::try_from(files[index].size).unwrap_or_default()];
+        self.source.read(index, 0, &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
 }
 
 /// A directory of other files.

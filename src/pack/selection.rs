@@ -3,10 +3,23 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::spec::ModelSpec;
+use crate::bundle::cluster_spec::ClusterSpec;
 use crate::error::{Error, Result, names_of};
 
 /// Files of these kinds run code when they are loaded.
 const PICKLES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];
+
+/// Whether loading a file of this name can run code.
+#[must_use]
+pub fn is_pickle(path: &str) -> bool {
+    PICKLES.iter().any(|end| path.ends_with(end))
+}
+
+/// Whether a file of this name is code that comes with a model.
+#[must_use]
+pub fn is_code(path: &str) -> bool {
+    [".py", ".PY"].iter().any(|end| path.ends_with(end))
+}
 
 /// Include and exclude globs as the hub's own tools read them: `*` crosses `/`, and a pattern
 /// that ends in `/` means everything below.
@@ -15,6 +28,7 @@ pub struct Selection {
     include: Option<GlobSet>,
     exclude: GlobSet,
     pickle: bool,
+    code: bool,
 }
 
 /// What became of a list of files.
@@ -28,58 +42,56 @@ pub struct Choice {
 
 impl Selection {
     /// Compiles the globs of a model; no include globs mean everything.
-    pub fn of(model: &ModelSpec) -> Result<Self> {
+    pub fn of(model: &ModelSpec, cluster: &ClusterSpec) -> Result<Self> {
         let include = (!model.include.is_empty()).then(|| compile(&model.include));
         Ok(Self {
             include: include.transpose()?,
             exclude: compile(&model.exclude)?,
             pickle: model.pickle,
+            code: model.remote_code.unwrap_or(cluster.trusts_code()),
         })
     }
 
-    /// Chooses files by name. Pickles stay behind when there are safetensors, unless the spec
-    /// takes them; what can run code on the far side is remarked on.
+    /// Chooses files by name. Pickles stay behind when there are safetensors, and code always,
+    /// unless the spec takes them; what can run code on the far side is remarked on.
     #[must_use]
     pub fn choose(&self, paths: &[&str]) -> Choice {
         let mut wanted: Vec<usize> = (0..paths.len())
             .filter(|&index| self.wants(paths[index]))
             .collect();
         let mut remarks = Vec::new();
-        let ends = |index: usize, ends: &[&str]| ends.iter().any(|end| paths[index].ends_with(end));
-        let list = |picked: &[usize]| {
-            let names: Vec<_> = picked.iter().map(|&index| paths[index]).collect();
-            names_of(&names)
+        let those = |wanted: &[usize], kind: fn(&str) -> bool| -> Vec<&str> {
+            let names = wanted.iter().map(|&index| paths[index]);
+            names.filter(|path| kind(path)).collect()
         };
 
-        let pickles: Vec<usize> = wanted
-            .iter()
-            .copied()
-            .filter(|&index| ends(index, &PICKLES))
-            .collect();
-        let is_safe = wanted.iter().any(|&index| ends(index, &[".safetensors"]));
+        let pickles = those(&wanted, is_pickle);
+        let is_safe = !those(&wanted, |path| path.ends_with(".safetensors")).is_empty();
         if !pickles.is_empty() && is_safe && !self.pickle {
-            wanted.retain(|index| !pickles.contains(index));
+            wanted.retain(|&index| !is_pickle(paths[index]));
             remarks.push(format!(
                 "left out {}: loading such files can run code, and the model has safetensors \
                  (pickle = true in the spec takes them along)",
-                list(&pickles)
+                names_of(&pickles)
             ));
         } else if !pickles.is_empty() {
             remarks.push(format!(
                 "takes along {}: loading such files can run code",
-                list(&pickles)
+                names_of(&pickles)
             ));
         }
-        let code: Vec<usize> = wanted
-            .iter()
-            .copied()
-            .filter(|&index| ends(index, &[".py"]))
-            .collect();
-        if !code.is_empty() {
+        let code = those(&wanted, is_code);
+        if !code.is_empty() && !self.code {
+            wanted.retain(|&index| !is_code(paths[index]));
             remarks.push(format!(
-                "takes along {}: vLLM runs such code only with --trust-remote-code \
-                 (exclude = [\"*.py\"] leaves it out)",
-                list(&code)
+                "left out {}: vLLM runs such code only with --trust-remote-code \
+                 (that in serve_args, or remote_code = true, takes it along)",
+                names_of(&code)
+            ));
+        } else if !code.is_empty() {
+            remarks.push(format!(
+                "takes along {}: vLLM runs such code with --trust-remote-code",
+                names_of(&code)
             ));
         }
         Choice { wanted, remarks }
@@ -107,7 +119,7 @@ mod tests {
 
     fn selection(rest: &str) -> Selection {
         let text = format!("repo = \"o/m\"\npath = \"/m\"\n{rest}");
-        Selection::of(&toml::from_str(&text).unwrap()).unwrap()
+        Selection::of(&toml::from_str(&text).unwrap(), &ClusterSpec::default()).unwrap()
     }
 
     #[test]
@@ -138,11 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn pickles_stay_behind_when_there_are_safetensors() {
+    fn pickles_stay_behind_when_there_are_safetensors_and_code_always() {
         let both = ["a.safetensors", "b.bin", "c.pth", "config.json"];
         let pickles = ["b.bin", "config.json"];
+        let code = ["m.py", "x.json"];
         // the spec's keys, files, those that travel, a word of the remark
-        let cases: [(&str, &[&str], &[usize], &str); 5] = [
+        let cases: [(&str, &[&str], &[usize], &str); 6] = [
             ("", &both, &[0, 3], "left out b.bin, c.pth"),
             ("pickle = true", &both, &[0, 1, 2, 3], "takes along b.bin"),
             (
@@ -152,7 +165,13 @@ mod tests {
                 "takes along",
             ),
             ("", &pickles, &[0, 1], "takes along b.bin"),
-            ("", &["m.py", "x.json"], &[0, 1], "--trust-remote-code"),
+            (
+                "",
+                &code,
+                &[1],
+                "left out m.py: vLLM runs such code only with",
+            ),
+            ("remote_code = true", &code, &[0, 1], "takes along m.py"),
         ];
         for (keys, paths, wanted, remark) in cases {
             let choice = selection(keys).choose(paths);
@@ -160,5 +179,23 @@ mod tests {
             assert!(choice.remarks[0].contains(remark), "{:?}", choice.remarks);
         }
         assert_eq!(selection("").choose(&["a.safetensors"]).remarks, [""; 0]);
+    }
+
+    #[test]
+    fn code_that_the_server_trusts_travels_unless_the_spec_says_no() {
+        for (keys, argument, travels) in [
+            ("", "--trust-remote-code", true),
+            ("", "--trust_remote_code", true),
+            ("", "--enforce-eager", false),
+            ("remote_code = false", "--trust-remote-code", false),
+        ] {
+            let text = format!("repo = \"o/m\"\npath = \"/m\"\n{keys}");
+            let cluster = ClusterSpec {
+                serve_args: vec![argument.into()],
+                ..ClusterSpec::default()
+            };
+            let selection = Selection::of(&toml::from_str(&text).unwrap(), &cluster).unwrap();
+            assert_eq!(selection.code, travels, "{keys} {argument}");
+        }
     }
 }

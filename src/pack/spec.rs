@@ -71,6 +71,8 @@ pub struct ModelSpec {
     /// Whether pickles travel though there are safetensors.
     #[serde(default)]
     pub pickle: bool,
+    /// Whether Python files travel; by default if `serve_args` trust them.
+    pub remote_code: Option<bool>,
 }
 
 /// A `[[file]]` table.
@@ -133,7 +135,8 @@ impl Spec {
         }
         for model in &self.models {
             check_repo(&model.repo)?;
-            Selection::of(model).map_err(|error| error.at(format!("model {}", model.repo)))?;
+            Selection::of(model, &self.cluster)
+                .map_err(|error| error.at(format!("model {}", model.repo)))?;
         }
         let roots: Vec<&AbsPath> = (self.models.iter().map(|model| &model.path))
             .chain(self.extra_paths())

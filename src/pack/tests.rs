@@ -100,7 +100,7 @@ fn plan(source: impl RangeSource + 'static, out: &Path, jobs: usize) -> Plan {
 
 fn open(dir: &Path) -> LocalFiles {
     let spec = Spec::parse(SPEC).unwrap();
-    super::model_dir::open(dir, &Selection::of(&spec.models[0]).unwrap()).unwrap()
+    super::model_dir::open(dir, &Selection::of(&spec.models[0], &spec.cluster).unwrap()).unwrap()
 }
 
 fn pack(mut plan: Plan) -> Result<Manifest> {
