@@ -206,6 +206,16 @@ fn what_reads_a_delta_says_what_its_base_has() {
     let sheet = fs::read_to_string(stage.path("sheet.html")).unwrap();
     assert!(sheet.contains("Builds on"), "{sheet}");
 
+    // Nothing is new, so there is nothing to protect; and the archive says what its image is.
+    let spec = fs::read_to_string(stage.path("bundle.toml")).unwrap();
+    let spec = spec.replace("ref = \"example/d:1\"\n", "");
+    fs::write(stage.path("bundle.toml"), spec).unwrap();
+    let text =
+        stage.succeed("pack --model-dir model --image-tar image.tar -o v3 --base v2 --parity 5%");
+    assert!(text.contains("makes no recovery volumes"), "{text}");
+    assert!(text.contains("the image is example/d:1, as"), "{text}");
+    assert!(stage.succeed("inspect v3").contains("image example/d:1\n"));
+
     let output = stage.run("extract v2 -C out");
     assert_eq!(output.status.code(), Some(10));
     assert!(

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http;
 use crate::hub::{self, Client, Endpoint, Source, Token};
 use crate::image::ImageSource;
-use crate::image::archive::{ImageWish, TarSource};
+use crate::image::archive::{ImageWish, TarSource, name_in};
 use crate::image::daemon::DaemonSource;
 use crate::image::directory::DirectorySource;
 use crate::image::registry::{self, Name, RegistrySource};
@@ -161,7 +161,14 @@ impl Progress for Meter {
 }
 
 fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
-    let spec = Spec::read(&args.spec)?;
+    let mut spec = Spec::read(&args.spec)?;
+    if let (Some(image), Some(archive)) = (&mut spec.image, &args.image_tar)
+        && image.reference.is_none()
+    {
+        let name = name_in(archive)?;
+        note(&format!("the image is {name}, as its archive says"));
+        image.reference = Some(name);
+    }
     let ask = |question: &str| TerminalPrompt.ask(question, false);
     let signer = args
         .sign
@@ -236,7 +243,7 @@ impl Sources<'_> {
     /// What is given; else a registry.
     fn image(&self, image: &ImageSpec) -> Result<Box<dyn ImageSource>> {
         let reference = image.reference.clone().ok_or_else(|| {
-            Error::Usage("[image] needs a ref: the name that the image gets on the nodes".into())
+            Error::Usage("[image] needs a ref: the name that the image gets on the nodes (an --image-tar brings its own)".into())
         })?;
         let name: Name = reference.parse()?;
         let wish = ImageWish {

@@ -7,9 +7,10 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::config::Config;
+use super::directory;
 use super::entries::{Kind, kind_of, name_of};
 use super::layer::copy;
-use super::layout::{Layout, Metadata, find};
+use super::layout::{Layout, Metadata, find, own_name};
 use super::{ImageSource, Sink};
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
@@ -59,7 +60,8 @@ impl ImageSource for TarSource {
     /// Reads the archive's index first, so that of several images only the wished one is packed.
     fn stream(&mut self, sink: &mut dyn Sink) -> Result<Image> {
         let at = |error: Error| error.at(self.path.display());
-        let wanted = wanted(&self.open()?, &self.wish).map_err(at)?;
+        let index = index(&self.open()?).map_err(at)?;
+        let wanted = index.wanted(&self.wish).map_err(at)?;
         stream(
             BufReader::with_capacity(PIECE, self.open()?),
             Some(&wanted),
@@ -96,8 +98,21 @@ pub fn stream(
     seen.image(wish, sink)
 }
 
-/// The names of the entries that make up the wished image.
-fn wanted(file: &File, wish: &ImageWish) -> Result<BTreeSet<String>> {
+/// What an archive, or a directory with an OCI layout, calls its image.
+pub fn name_in(path: &Path) -> Result<String> {
+    let seen = if path.is_dir() {
+        directory::index(path)
+    } else {
+        File::open(path)
+            .map_err(Error::io("open", path))
+            .and_then(|file| index(&file))
+    };
+    let name = seen.and_then(|seen| own_name(&seen.metadata));
+    name.map_err(|error| error.at(path.display()))
+}
+
+/// All but the layers.
+fn index(file: &File) -> Result<Seen> {
     let mut seen = Seen::default();
     let mut archive = tar::Archive::new(file);
     for entry in archive
@@ -107,7 +122,7 @@ fn wanted(file: &File, wish: &ImageWish) -> Result<BTreeSet<String>> {
         let entry = entry.map_err(|cause| unreadable(&cause))?;
         seen.take(entry, Some(&BTreeSet::new()), &mut Nowhere)?;
     }
-    seen.wanted(wish)
+    Ok(seen)
 }
 
 /// Takes nothing: no layer is wanted while the index is looked for.

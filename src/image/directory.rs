@@ -27,26 +27,30 @@ impl DirectorySource {
             wish,
         }
     }
+}
 
-    /// Takes all files by name, the same as an archive's entries.
-    fn take(&self, wanted: &BTreeSet<String>, sink: &mut dyn Sink) -> Result<Seen> {
-        let mut seen = Seen::default();
-        for entry in WalkDir::new(&self.root).sort_by_file_name() {
-            let entry = entry.map_err(|error| {
-                Error::Failed(format!("cannot list {}: {error}", self.root.display()))
-            })?;
-            if !entry.file_type().is_file() {
-                continue;
-            }
-            let path = entry.path();
-            let file = File::open(path).map_err(Error::io("open", path))?;
-            let size = file.metadata().map_err(Error::io("read", path))?.len();
-            let name = path.strip_prefix(&self.root).unwrap_or(path);
-            let name = name.to_string_lossy().into_owned();
-            seen.take_file(name, file, size, Some(wanted), sink)?;
+/// All but the layers.
+pub(super) fn index(root: &Path) -> Result<Seen> {
+    take(root, &BTreeSet::new(), &mut Nowhere)
+}
+
+/// Takes all files by name, the same as an archive's entries.
+fn take(root: &Path, wanted: &BTreeSet<String>, sink: &mut dyn Sink) -> Result<Seen> {
+    let mut seen = Seen::default();
+    for entry in WalkDir::new(root).sort_by_file_name() {
+        let entry = entry
+            .map_err(|error| Error::Failed(format!("cannot list {}: {error}", root.display())))?;
+        if !entry.file_type().is_file() {
+            continue;
         }
-        Ok(seen)
+        let path = entry.path();
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let size = file.metadata().map_err(Error::io("read", path))?.len();
+        let name = path.strip_prefix(root).unwrap_or(path);
+        let name = name.to_string_lossy().into_owned();
+        seen.take_file(name, file, size, Some(wanted), sink)?;
     }
+    Ok(seen)
 }
 
 impl ImageSource for DirectorySource {
@@ -65,9 +69,9 @@ impl ImageSource for DirectorySource {
     /// packed.
     fn stream(&mut self, sink: &mut dyn Sink) -> Result<Image> {
         let at = |error: Error| error.at(self.root.display());
-        let first = self.take(&BTreeSet::new(), &mut Nowhere).map_err(at)?;
+        let first = index(&self.root).map_err(at)?;
         let wanted = first.wanted(&self.wish).map_err(at)?;
-        let seen = self.take(&wanted, sink).map_err(at)?;
+        let seen = take(&self.root, &wanted, sink).map_err(at)?;
         seen.image(&self.wish, sink).map_err(at)
     }
 }

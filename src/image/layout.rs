@@ -1,7 +1,7 @@
 //! Which blobs of an archive make up the wished image: pure reading of `manifest.json` (docker) or
 //! `index.json` (OCI).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci_spec::distribution::Reference;
 use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Platform};
@@ -99,22 +99,47 @@ pub fn of_platform<'a>(index: &'a ImageIndex, platform: &str) -> Result<Vec<&'a 
     Ok(fitting)
 }
 
+/// What the archive itself calls its image, when that is one name.
+pub fn own_name(metadata: &Metadata) -> Result<String> {
+    let names: BTreeSet<String> = if let Some(bytes) = metadata.get("manifest.json") {
+        let images: Vec<DockerImage> = parse("manifest.json", bytes)?;
+        let tags = images.into_iter().filter_map(|image| image.repo_tags);
+        tags.flatten().collect()
+    } else {
+        let index: ImageIndex = read(metadata, "index.json")?;
+        let entries = index.manifests().iter();
+        // The full name comes first; the other is often a mere tag.
+        let names = entries.filter_map(|entry| names(entry).into_iter().next());
+        names.filter(|name| name.contains([':', '/'])).collect()
+    };
+    let mut found = names.iter();
+    match (found.next(), found.next()) {
+        (Some(only), None) => Ok(only.clone()),
+        (None, _) => Err(Error::Usage(
+            "the archive does not say what its image is called; set ref in [image]".into(),
+        )),
+        (Some(_), Some(_)) => Err(absent(None, names.into_iter())),
+    }
+}
+
+/// What an entry of an archive's index is called: in full, and otherwise.
+fn names(entry: &Descriptor) -> Vec<String> {
+    let annotations = entry.annotations().as_ref();
+    [
+        "io.containerd.image.name",
+        "org.opencontainers.image.ref.name",
+    ]
+    .iter()
+    .filter_map(|key| annotations?.get(*key).cloned())
+    .collect()
+}
+
 /// The entry of an archive's index for the reference and platform.
 fn choose<'a>(
     index: &'a ImageIndex,
     reference: Option<&str>,
     platform: &str,
 ) -> Result<&'a Descriptor> {
-    let names = |entry: &Descriptor| -> Vec<String> {
-        let annotations = entry.annotations().as_ref();
-        [
-            "io.containerd.image.name",
-            "org.opencontainers.image.ref.name",
-        ]
-        .iter()
-        .filter_map(|key| annotations?.get(*key).cloned())
-        .collect()
-    };
     let fitting = of_platform(index, platform)?;
     if let [only] = fitting[..] {
         return Ok(only);
@@ -285,6 +310,38 @@ mod tests {
         assert_eq!(find(&files, None, "linux/amd64").unwrap(), layout);
         let error = find(&files, None, "linux/s390x").unwrap_err().to_string();
         assert!(error.contains("linux/arm64, linux/amd64"), "{error}");
+    }
+
+    #[test]
+    fn an_archive_that_gives_one_name_needs_no_other() {
+        let docker = |tags: &str| {
+            let text = format!(r#"[{{"Config":"c","RepoTags":{tags},"Layers":[]}}]"#);
+            metadata(&[("manifest.json", &text)])
+        };
+        let oci = |annotations: &str| {
+            let more = format!(r#","annotations":{{{annotations}}}"#);
+            metadata(&[("index.json", &index(&[descriptor("1", &more)]))])
+        };
+        let tag = r#""org.opencontainers.image.ref.name":"v1""#;
+        let full = r#""io.containerd.image.name":"docker.io/a/b:v1""#;
+        // the archive, its name or words of the refusal
+        for (files, expected) in [
+            (docker(r#"["a/b:1"]"#), Ok("a/b:1")),
+            (docker("null"), Err("does not say what its image is called")),
+            (docker(r#"["a:1","a:2"]"#), Err("(a:1, a:2)")),
+            (oci(&format!("{tag},{full}")), Ok("docker.io/a/b:v1")),
+            (oci(&tag.replace("v1", "a/b:v1")), Ok("a/b:v1")),
+            (oci(tag), Err("does not say what its image is called")),
+        ] {
+            match (own_name(&files), expected) {
+                (Ok(name), Ok(expected)) => assert_eq!(name, expected),
+                (Err(error), Err(words)) => {
+                    assert_eq!(error.exit_code(), 2);
+                    assert!(error.to_string().contains(words), "{error}");
+                }
+                (found, expected) => panic!("{found:?} instead of {expected:?}"),
+            }
+        }
     }
 
     #[test]

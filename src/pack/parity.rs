@@ -23,6 +23,9 @@ pub fn make(
     };
     // A delta that leaves out everything has nothing to recover.
     if volumes.is_empty() {
+        progress.note(
+            "makes no recovery volumes: the base has everything, so there is nothing to protect",
+        );
         return Ok(None);
     }
     let sizes: Vec<u64> = volumes.iter().map(|volume| volume.size).collect();
