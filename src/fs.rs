@@ -2,10 +2,16 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
+
+/// What memory and offsets of [`write_direct`] must be multiples of.
+pub const PAGE: usize = 4096;
 
 /// Writes a file so that a reader or a crash sees the old content or the new, never a mix.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -21,6 +27,27 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.persist(path)
         .map_err(|error| Error::io("write", path)(error.error))?;
     sync_dir(&parent)
+}
+
+/// Writes to a file at an offset, past the page cache where that is possible: a copy of everything
+/// there costs more time than hashing it, and what is written is not read again soon.
+pub fn write_direct(path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let pages = bytes.len() - bytes.len() % PAGE;
+    let mut options = File::options();
+    options.write(true);
+    let direct = (options.clone())
+        .custom_flags(OFlags::DIRECT.bits().cast_signed())
+        .open(path)
+        .and_then(|file| file.write_all_at(&bytes[..pages], offset));
+    let written = match direct {
+        Ok(()) => pages,
+        // Filesystems in memory cannot, and others want larger pages.
+        Err(cause) if cause.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => 0,
+        Err(cause) => return Err(cause),
+    };
+    options
+        .open(path)?
+        .write_all_at(&bytes[written..], offset + written as u64)
 }
 
 /// Makes renames and new names inside a directory survive a power loss.
@@ -117,6 +144,7 @@ fn parent_of(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parallel::Buffers;
 
     #[test]
     fn an_atomic_write_replaces_and_leaves_nothing_else() {
@@ -126,6 +154,20 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn direct_writes_of_any_length_arrive() {
+        let (dir, buffers) = (tempfile::tempdir().unwrap(), Buffers::default());
+        let path = dir.path().join("x");
+        for len in [0, 1, PAGE, 2 * PAGE + 7] {
+            let mut bytes = buffers.aligned(len);
+            bytes.fill(7);
+            fs::write(&path, vec![1; PAGE]).unwrap();
+            write_direct(&path, &bytes, PAGE as u64).unwrap();
+            let expected = [vec![1; PAGE], bytes.to_vec()].concat();
+            assert_eq!(fs::read(&path).unwrap(), expected);
+        }
     }
 
     #[test]

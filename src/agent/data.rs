@@ -37,8 +37,9 @@ impl Feeder {
     pub fn feed(&self, store: &Store, chunks: &[(u32, u32)]) -> Result<Vec<(u32, Error)>> {
         let mut encoder = Encoder::new()?;
         let wanted = indices(chunks).take_while(|_| !self.over.load(Ordering::Relaxed));
-        Ok(feed(&self.forward, wanted, |index| {
-            store.give(index, &mut encoder)
+        Ok(feed(&self.forward, wanted, |index, stored| {
+            *stored = store.give(index, &mut encoder)?;
+            Ok(())
         }))
     }
 }

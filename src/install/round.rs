@@ -179,9 +179,8 @@ impl Round<'_> {
             Origin::Nobody => Vec::new(),
             Origin::Media(media) => {
                 let wanted = wanted.take_while(|_| !over.load(Ordering::Relaxed));
-                feed(forward, wanted, |chunk| {
-                    let mut stored = Vec::new();
-                    media.read_chunk(chunk, &mut stored).map(|()| stored)
+                feed(forward, wanted, |chunk, stored| {
+                    media.read_chunk(chunk, stored)
                 })
             }
             Origin::Node(giver) => self.have_fed(giver, ranges(wanted)),

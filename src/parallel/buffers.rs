@@ -1,7 +1,9 @@
-//! Buffers for raw chunks that are used again: fresh memory costs as much time as hashing it.
+//! Buffers for chunks that are used again: fresh memory costs as much time as hashing it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::fs::PAGE;
 
 /// Buffers that are free. As many exist as were ever in use at once.
 #[derive(Clone, Default)]
@@ -15,6 +17,13 @@ pub struct Buffer {
     home: Buffers,
 }
 
+/// A buffer whose bytes begin at a page, as writing past the page cache wants it.
+pub struct Aligned {
+    buffer: Buffer,
+    start: usize,
+    len: usize,
+}
+
 impl Buffers {
     /// A buffer of `len` bytes of any content.
     pub fn take(&self, len: usize) -> Buffer {
@@ -25,6 +34,17 @@ impl Buffers {
         Buffer {
             bytes,
             home: self.clone(),
+        }
+    }
+
+    /// As [`Buffers::take`], aligned.
+    #[must_use]
+    pub fn aligned(&self, len: usize) -> Aligned {
+        let buffer = self.take(len + PAGE);
+        Aligned {
+            start: buffer.as_ptr().align_offset(PAGE).min(PAGE),
+            buffer,
+            len,
         }
     }
 }
@@ -62,9 +82,32 @@ impl DerefMut for Buffer {
     }
 }
 
+impl Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.start + self.len]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_aligned_buffer_begins_at_a_page() {
+        let buffers = Buffers::default();
+        for len in [0, 1, PAGE, 3 * PAGE + 5] {
+            let buffer = buffers.aligned(len);
+            assert_eq!((buffer.len(), buffer.as_ptr() as usize % PAGE), (len, 0));
+        }
+    }
 
     #[test]
     fn a_dropped_buffer_is_used_again() {

@@ -4,6 +4,6 @@ mod buffers;
 mod ordered;
 mod segments;
 
-pub use buffers::{Buffer, Buffers};
+pub use buffers::{Aligned, Buffer, Buffers};
 pub use ordered::{Ordered, in_order};
 pub use segments::{Segment, segments};

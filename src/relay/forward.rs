@@ -12,6 +12,7 @@ use super::frame::Frame;
 use super::tls::{Identity, Sending};
 use super::{Listener, Neighbour, RelayEvent};
 use crate::error::{Error, Result};
+use crate::parallel::{Buffer, Buffers};
 
 /// Pieces that may wait for the network: 64 of 256 KiB are one chunk.
 const QUEUE: usize = 64;
@@ -32,13 +33,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// and the rest of a chunk whose neighbour failed, go nowhere.
 pub struct Forward {
     queue: SyncSender<Item>,
+    buffers: Buffers,
     link: Arc<Link>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Item {
     Frame(Frame),
-    Piece(Vec<u8>),
+    Piece(Buffer),
     Abort,
 }
 
@@ -80,6 +82,7 @@ impl Forward {
             .map_err(|error| Error::Failed(format!("cannot start a thread: {error}")))?;
         Ok(Self {
             queue,
+            buffers: Buffers::default(),
             link,
             thread: Some(thread),
         })
@@ -93,7 +96,9 @@ impl Forward {
 
     /// Queues bytes of the chunk whose header was queued last.
     pub fn piece(&self, bytes: &[u8]) {
-        let _ = self.queue.send(Item::Piece(bytes.to_vec()));
+        let mut piece = self.buffers.take(bytes.len());
+        piece.copy_from_slice(bytes);
+        let _ = self.queue.send(Item::Piece(piece));
     }
 
     /// The rest of the chunk whose header was queued last will not come. The neighbour learns it

@@ -17,6 +17,7 @@ use super::{Listener, PIECE, RelayEvent, Store};
 use crate::bundle::manifest::Chunk;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::parallel::Buffers;
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(500);
@@ -77,7 +78,7 @@ impl Hop {
             listener,
         } = setup;
         let forward = Forward::start(Arc::clone(&identity), Arc::clone(&listener))?;
-        let keeper = Keeper::start(Arc::clone(&chunks), store, Arc::clone(&listener))?;
+        let keeper = Keeper::start(store, Arc::clone(&listener))?;
         let switch = forward.switch();
         let current = Arc::new(Current::default());
         port.set_nonblocking(true)
@@ -97,6 +98,7 @@ impl Hop {
             forward,
             keeper,
             listener,
+            buffers: Buffers::default(),
             received: 0,
             reported: Instant::now(),
             ended: false,
@@ -267,6 +269,7 @@ struct Intake {
     forward: Forward,
     keeper: Keeper,
     listener: Listener,
+    buffers: Buffers,
     received: u64,
     reported: Instant,
     /// The end of the round has come.
@@ -312,7 +315,7 @@ impl Intake {
     /// by one chunk per node.
     fn take_chunk(&mut self, stream: &mut Receiving, index: u32, length: u32) -> Result<()> {
         self.forward.frame(Frame::Chunk { index, length });
-        let mut stored = vec![0; length as usize];
+        let mut stored = self.buffers.aligned(length as usize);
         for piece in stored.chunks_mut(PIECE) {
             if let Err(cause) = stream.read_exact(piece) {
                 self.forward.abort();

@@ -1,19 +1,26 @@
-//! Worker threads that check whole chunks and hand them to the store, so that the network never
-//! waits for a hash or a disk.
+//! Worker threads that hand whole chunks to the store, so that the network never waits for a hash
+//! or a disk.
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{Listener, RelayEvent, Store};
-use crate::bundle::manifest::Chunk;
-use crate::digest::Sha256;
+use super::{Listener, Put, RelayEvent, Store};
 use crate::error::{Error, Result};
+use crate::parallel::Aligned;
 
-/// Threads; with one chunk in each, as many waiting and one arriving, about 100 MiB.
+/// Threads.
 const WORKERS: usize = 3;
 
-type Item = (u32, Vec<u8>);
+/// Chunks that wait for one of them.
+const QUEUE: usize = 2;
+
+struct Item {
+    /// Counts chunks from 0 as they come.
+    number: u32,
+    chunk: u32,
+    stored: Aligned,
+}
 
 /// Takes chunks until dropped.
 pub struct Keeper {
@@ -23,31 +30,31 @@ pub struct Keeper {
 }
 
 struct Shared {
-    chunks: Arc<[Chunk]>,
     store: Arc<dyn Store>,
     listener: Listener,
     count: Mutex<Count>,
-    idle: Condvar,
+    moved: Condvar,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Count {
-    waiting: u32,
+    came: u32,
+    /// How many the store has dealt with: all those that came first.
+    over: u32,
     stored: u32,
     broken: bool,
 }
 
 impl Keeper {
     /// Starts the threads.
-    pub fn start(chunks: Arc<[Chunk]>, store: Arc<dyn Store>, listener: Listener) -> Result<Self> {
-        let (queue, items) = mpsc::sync_channel(WORKERS);
+    pub fn start(store: Arc<dyn Store>, listener: Listener) -> Result<Self> {
+        let (queue, items) = mpsc::sync_channel(QUEUE);
         let items = Arc::new(Mutex::new(items));
         let shared = Arc::new(Shared {
-            chunks,
             store,
             listener,
             count: Mutex::default(),
-            idle: Condvar::new(),
+            moved: Condvar::new(),
         });
         let start = |_| {
             let (shared, items) = (Arc::clone(&shared), Arc::clone(&items));
@@ -65,10 +72,19 @@ impl Keeper {
     }
 
     /// Queues a chunk; blocks while all are busy.
-    pub fn keep(&self, chunk: u32, stored: Vec<u8>) {
-        self.shared.lock().waiting += 1;
+    pub fn keep(&self, chunk: u32, stored: Aligned) {
+        let number = {
+            let mut count = self.shared.lock();
+            count.came += 1;
+            count.came - 1
+        };
+        let item = Item {
+            number,
+            chunk,
+            stored,
+        };
         // The workers end only when this value is dropped.
-        let _ = self.queue.send((chunk, stored));
+        let _ = self.queue.send(item);
     }
 
     /// Chunks that the store has taken.
@@ -78,15 +94,11 @@ impl Keeper {
 
     /// Waits until nothing waits; returns whether the store took everything.
     pub fn finish(&self) -> bool {
-        let mut count = self.shared.lock();
-        while count.waiting > 0 {
-            count = self
-                .shared
-                .idle
-                .wait(count)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        !count.broken
+        let count = self.shared.lock();
+        !self
+            .shared
+            .wait(count, |count| count.over == count.came)
+            .broken
     }
 }
 
@@ -106,36 +118,46 @@ impl Shared {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wait<'a>(
+        &self,
+        count: MutexGuard<'a, Count>,
+        until: impl Fn(&Count) -> bool,
+    ) -> MutexGuard<'a, Count> {
+        self.moved
+            .wait_while(count, |count| !until(count))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn work(&self, items: &Mutex<Receiver<Item>>) {
         loop {
             let item = items.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((chunk, stored)) = item else { return };
-            let result = if self.lock().broken {
-                Ok(false)
+            let Ok(item) = item else { return };
+            let broken = self.lock().broken;
+            let result = if broken {
+                Ok(Put::Known)
             } else {
-                self.put(chunk, stored)
+                self.store.put(item.chunk, item.stored)
             };
-            let mut count = self.lock();
-            match result {
-                Ok(kept) => count.stored += u32::from(kept),
-                Err(error) if !count.broken => {
-                    count.broken = true;
-                    (self.listener)(RelayEvent::Broken { error });
-                }
-                Err(_) => {}
+            // Chunks are written at the same time, but what follows is in the order of the stream.
+            drop(self.wait(self.lock(), |count| count.over == item.number));
+            if let Ok(Put::Kept(raw)) = &result {
+                self.store.follow(item.chunk, raw);
             }
-            count.waiting -= 1;
-            self.idle.notify_all();
+            self.note(result);
         }
     }
 
-    /// Returns false for a chunk that was damaged on its way: it is still missing here, and the
-    /// next round brings it again.
-    fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<bool> {
-        let named = self.chunks.get(chunk as usize).map(|chunk| chunk.blob);
-        if named != Some(Sha256::of(&stored)) {
-            return Ok(false);
+    fn note(&self, result: Result<Put>) {
+        let mut count = self.lock();
+        match result {
+            Ok(Put::Kept(_) | Put::Known) => count.stored += u32::from(!count.broken),
+            Err(error) if !count.broken => {
+                count.broken = true;
+                (self.listener)(RelayEvent::Broken { error });
+            }
+            Ok(Put::Changed) | Err(_) => {}
         }
-        self.store.put(chunk, stored).map(|()| true)
+        count.over += 1;
+        self.moved.notify_all();
     }
 }

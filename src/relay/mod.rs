@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::parallel::Aligned;
 
 mod feed;
 pub mod forward;
@@ -22,9 +23,21 @@ pub use feed::feed;
 
 /// Where a node's chunks go.
 pub trait Store: Send + Sync {
-    /// Keeps a chunk. `stored` are its stored bytes, whose SHA-256 is the chunk's name. Called by
-    /// several threads at once.
-    fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<()>;
+    /// Checks and keeps a chunk of these stored bytes. Called by several threads at once.
+    fn put(&self, chunk: u32, stored: Aligned) -> Result<Put>;
+
+    /// Sees the raw bytes of what was kept, one chunk at a time in the order in which they came.
+    fn follow(&self, chunk: u32, raw: &[u8]);
+}
+
+/// What became of a chunk.
+pub enum Put {
+    /// It is stored; these are its raw bytes.
+    Kept(Aligned),
+    /// Nothing here lacks it.
+    Known,
+    /// It is not what the manifest says, so it changed on its way. It is still missing here.
+    Changed,
 }
 
 /// A node's data port, and the certificate that must answer there.

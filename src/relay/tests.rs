@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use super::forward::Forward;
@@ -28,22 +29,37 @@ pub fn chunks(contents: &[Vec<u8>]) -> Vec<Chunk> {
     contents.iter().map(chunk).collect()
 }
 
-#[derive(Default)]
-struct Memory(Mutex<BTreeMap<u32, Vec<u8>>>);
+struct Memory {
+    names: Arc<[Chunk]>,
+    kept: Mutex<BTreeMap<u32, Vec<u8>>>,
+    followed: Mutex<Vec<u32>>,
+}
 
 impl Store for Memory {
-    fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<()> {
-        self.0.lock().unwrap().insert(chunk, stored);
-        Ok(())
+    fn put(&self, chunk: u32, stored: Aligned) -> Result<Put> {
+        if Sha256::of(&stored) != self.names[chunk as usize].blob {
+            return Ok(Put::Changed);
+        }
+        // The first ones are late.
+        thread::sleep(Duration::from_millis(3 - u64::from(chunk % 3)));
+        self.kept.lock().unwrap().insert(chunk, stored.to_vec());
+        Ok(Put::Kept(stored))
+    }
+
+    fn follow(&self, chunk: u32, raw: &[u8]) {
+        assert_eq!(self.kept.lock().unwrap()[&chunk], raw);
+        self.followed.lock().unwrap().push(chunk);
     }
 }
 
 struct Full;
 
 impl Store for Full {
-    fn put(&self, _chunk: u32, _stored: Vec<u8>) -> Result<()> {
+    fn put(&self, _chunk: u32, _stored: Aligned) -> Result<Put> {
         Err(Error::NoSpace("/data is full".into()))
     }
+
+    fn follow(&self, _chunk: u32, _raw: &[u8]) {}
 }
 
 struct TestNode {
@@ -92,7 +108,11 @@ impl TestChain {
             .map(|identity| {
                 let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
                 let address = port.local_addr().unwrap();
-                let store = Arc::new(Memory::default());
+                let store = Arc::new(Memory {
+                    names: Arc::clone(&shared),
+                    kept: Mutex::default(),
+                    followed: Mutex::default(),
+                });
                 let (listener, events) = hear();
                 let setup = Setup {
                     identity: Arc::clone(identity),
@@ -139,8 +159,9 @@ impl TestChain {
     }
 
     fn feed(&self, chunks: impl Iterator<Item = u32>) {
-        let left_out = feed(&self.forward, chunks, |chunk| {
-            Ok(self.contents[chunk as usize].clone())
+        let left_out = feed(&self.forward, chunks, |chunk, bytes| {
+            bytes.clone_from(&self.contents[chunk as usize]);
+            Ok(())
         });
         assert!(left_out.is_empty());
     }
@@ -160,7 +181,7 @@ impl TestChain {
     }
 
     fn has(&self, node: usize) -> Vec<u32> {
-        let kept = self.nodes[node].store.0.lock().unwrap();
+        let kept = self.nodes[node].store.kept.lock().unwrap();
         for (&chunk, stored) in kept.iter() {
             assert_eq!(stored, &self.contents[chunk as usize]);
         }
@@ -195,6 +216,8 @@ fn eight_nodes_get_everything_from_one_reading() {
     for (number, node) in chain.nodes.iter().enumerate() {
         assert!(matches!(next(&node.events), RelayEvent::RoundDone));
         assert_eq!(chain.has(number), chain.all().collect::<Vec<_>>());
+        let followed = node.store.followed.lock().unwrap();
+        assert_eq!(*followed, chain.all().collect::<Vec<_>>(), "in order");
     }
 }
 
@@ -282,12 +305,12 @@ fn strangers_change_nothing() {
 #[test]
 fn a_chunk_that_was_changed_on_the_way_is_kept_by_nobody() {
     let chain = TestChain::new(2);
-    feed(&chain.forward, chain.all(), |chunk| {
-        let mut bytes = chain.contents[chunk as usize].clone();
+    feed(&chain.forward, chain.all(), |chunk, bytes| {
+        bytes.clone_from(&chain.contents[chunk as usize]);
         if chunk == 7 {
             bytes[100] ^= 1;
         }
-        Ok(bytes)
+        Ok(())
     });
     for (number, node) in chain.nodes.iter().enumerate() {
         wait_done(node);
@@ -301,9 +324,12 @@ fn a_chunk_that_was_changed_on_the_way_is_kept_by_nobody() {
 #[test]
 fn a_chunk_that_cannot_be_read_is_left_out_and_named() {
     let chain = TestChain::new(1);
-    let left_out = feed(&chain.forward, chain.all(), |chunk| match chunk {
-        3 => Err(Error::Damaged("vol-0001.tar".into())),
-        _ => Ok(chain.contents[chunk as usize].clone()),
+    let left_out = feed(&chain.forward, chain.all(), |chunk, bytes| {
+        if chunk == 3 {
+            return Err(Error::Damaged("vol-0001.tar".into()));
+        }
+        bytes.clone_from(&chain.contents[chunk as usize]);
+        Ok(())
     });
     assert!(matches!(&left_out[..], [(3, Error::Damaged(_))]));
     wait_done(&chain.nodes[0]);

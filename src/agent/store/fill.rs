@@ -1,8 +1,6 @@
 //! Chunks come in: each is decoded once and written to every place that still lacks it.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,9 +8,12 @@ use super::Store;
 use super::targets::{Target, Use};
 use crate::agent::child::lock;
 use crate::bundle::codec::Decoder;
-use crate::bundle::manifest::Chunk;
-use crate::digest::{Hasher, Xxh3};
+use crate::bundle::manifest::{Chunk, Encoding};
+use crate::digest::{Hasher, Sha256, Xxh3};
 use crate::error::{Error, Result};
+use crate::fs::write_direct;
+use crate::parallel::Aligned;
+use crate::relay::Put;
 
 /// How far a target is.
 pub struct Filling {
@@ -22,12 +23,6 @@ pub struct Filling {
     pub proven: bool,
     /// SHA-256 of the leading chunks, as far as they came in order in this session.
     pub prefix: Hasher,
-}
-
-/// What one decoding thread needs; kept for the next chunk.
-pub struct Worker {
-    decoder: Decoder,
-    raw: Vec<u8>,
 }
 
 impl Filling {
@@ -42,8 +37,12 @@ impl Filling {
 }
 
 impl Store {
-    /// Takes a chunk's stored bytes, which hash to its blob name. Known chunks are ignored.
-    pub fn keep(&self, index: u32, stored: &[u8]) -> Result<()> {
+    /// Takes a chunk's stored bytes. [`Error::Damaged`] when they are what the manifest names, but
+    /// do not decode to what it promises.
+    ///
+    /// The fast check of the raw bytes is enough for one chunk: its file counts only by its
+    /// SHA-256, and hashing twice would be the most expensive thing that a node does.
+    pub fn keep(&self, index: u32, stored: Aligned) -> Result<Put> {
         let chunk = self.manifest.chunks.get(index as usize).ok_or_else(|| {
             Error::Damaged(format!(
                 "chunk {index} came, which the manifest does not know"
@@ -51,16 +50,60 @@ impl Store {
         })?;
         let wanted = self.still_wanted(index)?;
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(Put::Known);
         }
-        let mut worker = self.worker()?;
-        decode(&mut worker, chunk, stored)?;
+        let raw = match self.decode(chunk, stored)? {
+            Ok(raw) => raw,
+            Err(stored) if Sha256::of(&stored) != chunk.blob => return Ok(Put::Changed),
+            Err(_) => {
+                return Err(Error::Damaged(format!(
+                    "chunk {} does not decode to what the manifest promises; run `bundle verify` on the bundle",
+                    chunk.blob
+                )));
+            }
+        };
         let fillings = self.fillings.read().unwrap_or_else(PoisonError::into_inner);
         for place in wanted {
-            self.write(place, &worker.raw, &fillings)?;
+            self.write(place, &raw, &fillings)?;
         }
-        lock(&self.workers).push(worker);
-        Ok(())
+        Ok(Put::Kept(raw))
+    }
+
+    /// A chunk's raw bytes; the stored ones again when they are not those of the manifest.
+    fn decode(
+        &self,
+        chunk: &Chunk,
+        stored: Aligned,
+    ) -> Result<std::result::Result<Aligned, Aligned>> {
+        if chunk.encoding == Encoding::Stored {
+            let is_it = stored.len() == chunk.raw as usize && Xxh3::of(&stored) == chunk.xxh3;
+            return Ok(if is_it { Ok(stored) } else { Err(stored) });
+        }
+        let idle = lock(&self.decoders).pop();
+        let mut decoder = idle.map_or_else(Decoder::new, Ok)?;
+        let mut raw = self.buffers.aligned(chunk.raw as usize);
+        let outcome = decoder.decode_into(chunk.encoding, &stored, &mut raw);
+        lock(&self.decoders).push(decoder);
+        let is_it = outcome.is_ok() && Xxh3::of(&raw) == chunk.xxh3;
+        Ok(if is_it { Ok(raw) } else { Err(stored) })
+    }
+
+    /// Goes on with the SHA-256 of the files that a chunk belongs to, as long as chunks come in
+    /// order. Whatever was not hashed here is read again to seal the store.
+    pub fn hash(&self, index: u32, raw: &[u8]) {
+        let fillings = self.fillings.read().unwrap_or_else(PoisonError::into_inner);
+        for place in self.targets.uses.get(index as usize).into_iter().flatten() {
+            let (start, _) = self.targets.list[place.target].span(place.position);
+            let Some(filling) = fillings.get(place.target) else {
+                continue;
+            };
+            // Not under the lock, which those who write need.
+            let mut prefix = std::mem::take(&mut lock(filling).prefix);
+            if prefix.bytes() == start {
+                prefix.update(raw);
+            }
+            lock(filling).prefix = prefix;
+        }
     }
 
     fn still_wanted(&self, index: u32) -> Result<Vec<Use>> {
@@ -84,52 +127,16 @@ impl Store {
         uses.filter(lacks).copied().collect()
     }
 
-    fn worker(&self) -> Result<Worker> {
-        let idle = lock(&self.workers).pop();
-        idle.map_or_else(
-            || {
-                Ok(Worker {
-                    decoder: Decoder::new()?,
-                    raw: Vec::new(),
-                })
-            },
-            Ok,
-        )
-    }
-
     /// Writes a chunk's raw bytes where they are lacking.
     pub(super) fn write(&self, place: Use, raw: &[u8], fillings: &[Mutex<Filling>]) -> Result<()> {
         let target = &self.targets.list[place.target];
         let (start, _) = target.span(place.position);
-        File::options()
-            .write(true)
-            .open(&target.staged)
-            .and_then(|file| file.write_all_at(raw, start))
-            .map_err(|cause| cannot_write(target, cause))?;
+        write_direct(&target.staged, raw, start).map_err(|cause| cannot_write(target, cause))?;
         if let Some(filling) = fillings.get(place.target) {
-            let mut filling = lock(filling);
-            if filling.prefix.bytes() == start && !filling.have[place.position] {
-                filling.prefix.update(raw);
-            }
-            filling.have[place.position] = true;
+            lock(filling).have[place.position] = true;
         }
         Ok(())
     }
-}
-
-fn decode(worker: &mut Worker, chunk: &Chunk, stored: &[u8]) -> Result<()> {
-    let raw_len = chunk.raw as usize;
-    let Worker { decoder, raw } = worker;
-    decoder
-        .decode(chunk.encoding, stored, raw_len, raw)
-        .map_err(|error| error.at(format!("chunk {}", chunk.blob)))?;
-    if Xxh3::of(raw) == chunk.xxh3 {
-        return Ok(());
-    }
-    Err(Error::Damaged(format!(
-        "chunk {} does not decode to what the manifest promises; run `bundle verify` on the bundle",
-        chunk.blob
-    )))
 }
 
 /// A failed write to a target, with what to do when the disk is full.

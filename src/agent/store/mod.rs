@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
 
 use crate::agent::child::lock;
+use crate::bundle::codec::Decoder;
 use crate::bundle::manifest::Manifest;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
+use crate::parallel::{Aligned, Buffers};
+use crate::relay::Put;
 
 mod base;
 mod fill;
@@ -35,7 +38,7 @@ pub use versions::{Prepared, versions};
 
 pub use look::{Look, look};
 
-use fill::{Filling, Worker};
+use fill::Filling;
 use home::Home;
 use state::State;
 use targets::Targets;
@@ -51,7 +54,8 @@ pub struct Store {
     state: Mutex<State>,
     /// What is there of each target, in their order; empty before the inventory.
     fillings: RwLock<Vec<Mutex<Filling>>>,
-    workers: Mutex<Vec<Worker>>,
+    decoders: Mutex<Vec<Decoder>>,
+    buffers: Buffers,
     _lock: Lock,
 }
 
@@ -82,7 +86,8 @@ impl Store {
             in_place,
             state: Mutex::new(state),
             fillings: RwLock::default(),
-            workers: Mutex::default(),
+            decoders: Mutex::default(),
+            buffers: Buffers::default(),
             _lock: guard,
         })
     }
@@ -113,8 +118,12 @@ impl Store {
 }
 
 impl crate::relay::Store for Store {
-    fn put(&self, chunk: u32, stored: Vec<u8>) -> Result<()> {
-        self.keep(chunk, &stored)
+    fn put(&self, chunk: u32, stored: Aligned) -> Result<Put> {
+        self.keep(chunk, stored)
+    }
+
+    fn follow(&self, chunk: u32, raw: &[u8]) {
+        self.hash(chunk, raw);
     }
 }
 

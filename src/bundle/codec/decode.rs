@@ -34,6 +34,12 @@ impl Decoder {
         raw: &mut Vec<u8>,
     ) -> Result<()> {
         raw.resize(raw_len, 0);
+        self.decode_into(encoding, stored, raw)
+    }
+
+    /// As [`Decoder::decode`], into memory of exactly the chunk's length.
+    pub fn decode_into(&mut self, encoding: Encoding, stored: &[u8], raw: &mut [u8]) -> Result<()> {
+        let raw_len = raw.len();
         let rest = match encoding {
             Encoding::Stored => {
                 let (bytes, rest) = stored
