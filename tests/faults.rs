@@ -246,6 +246,21 @@ fn a_link_drops_silently_for_twenty_seconds() {
 
 #[test]
 #[ignore = "needs root and the test bed: make test-long"]
+fn a_node_is_far_too_slow() {
+    let stage = Stage::set("slow");
+    let output = stage.install_with(|bed| {
+        bed.tool(&["rate", "n4", "1mbit"]);
+    });
+    assert!(
+        said(&output).contains("10.77.0.14: it held up the others"),
+        "{}",
+        said(&output)
+    );
+    check_lost(&stage, &output, &["10.77.0.14: it is too slow"]);
+}
+
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
 fn a_disk_is_full() {
     let stage = Stage::set("disk");
     stage.bed.tool(&["disk", "n7", "64M"]);

@@ -148,10 +148,13 @@ fn reported(event: RelayEvent) -> Event {
         RelayEvent::Progress {
             stored_chunks,
             received,
+            held,
         } => Event::Progress {
             stored_chunks,
             received,
+            held: u64::try_from(held.as_millis()).unwrap_or(u64::MAX),
         },
+        RelayEvent::Changed { chunk } => Event::Changed { chunk },
         RelayEvent::RoundDone => Event::RoundDone,
         RelayEvent::NextFailed { next, message } => Event::NextFailed { next, message },
         RelayEvent::FeederLost { message } => Event::FeederLost { message },

@@ -254,6 +254,13 @@ pub enum Event {
         stored_chunks: u32,
         /// Bytes that came in.
         received: u64,
+        /// Milliseconds for which the next node made this one wait.
+        held: u64,
+    },
+    /// A chunk came that is not what it was at the origin; it is still missing here.
+    Changed {
+        /// Index in the manifest.
+        chunk: u32,
     },
     /// The end of the round was received and everything before it is stored.
     RoundDone,

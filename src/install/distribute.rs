@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::dial::{Dialed, dial};
 use super::round::{Origin, Outcome, Progress, Round};
 use super::rounds::{Missing, Next, Plan, Rounds};
+use super::schedule::Why;
 use super::source::{Source, no_giver};
 use super::space;
 use crate::agent::facts::Facts;
@@ -85,6 +86,9 @@ pub fn fill(
         plan.order = in_reach(&round, &plan.order, show);
         (show.step)(&describe(members, source, &plan, &coming));
         outcome = round.run(&plan, &coming)?;
+        for remark in remarks(&outcome) {
+            (show.step)(&remark);
+        }
         rounds.note(&outcome.cut);
         lost.note(members, &outcome);
         missing = lost.inventory(members);
@@ -113,8 +117,15 @@ fn in_reach(round: &Round<'_>, nodes: &[usize], show: &Show<'_>) -> Vec<usize> {
     order
 }
 
-/// Members whose agents are gone. The rounds go on without them, so that the next run has less
-/// to send.
+/// What should be known of a round even if all ends well.
+fn remarks(outcome: &Outcome) -> Vec<String> {
+    let slow = outcome.cut.iter().filter(|cut| cut.why == Why::Slow);
+    let sentences = slow.map(|cut| cut.error.to_string());
+    outcome.changed.iter().cloned().chain(sentences).collect()
+}
+
+/// Members whose agents are gone or whose stores take no more. The rounds go on without them, so
+/// that the next run has less to send.
 #[derive(Default)]
 struct Lost {
     errors: BTreeMap<usize, Error>,
@@ -152,7 +163,7 @@ impl Lost {
     /// Why a member was cut out says more than that it is gone.
     fn note(&mut self, members: &[Member], outcome: &Outcome) {
         for cut in &outcome.cut {
-            if !members[cut.node].link.is_alive() {
+            if cut.why == Why::Broken || !members[cut.node].link.is_alive() {
                 let error = Error::from_code(cut.error.exit_code(), cut.error.to_string());
                 self.errors.entry(cut.node).or_insert(error);
             }
@@ -281,6 +292,7 @@ fn stuck(members: &[Member], missing: &Missing, outcome: &Outcome, lost: &Lost) 
         .map(|cut| &cut.error);
     let errors = unreadable.chain(cut).chain(lost.errors.values());
     let mut sentences: Vec<String> = errors.map(ToString::to_string).collect();
+    sentences.extend(outcome.changed.iter().cloned());
     for (member, ranges) in members.iter().zip(missing) {
         let lacking: u32 = ranges.iter().map(|(from, to)| to - from).sum();
         if lacking > 0 {

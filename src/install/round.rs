@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::Upstream;
 use super::dial::Dialed;
+use super::pace::Report;
 use super::rounds::{Missing, Plan};
 use super::schedule::{Cut, Feed, News, Schedule, Why};
 use super::ways::Ways;
@@ -36,6 +37,8 @@ const ORDER: Duration = Duration::from_secs(10);
 pub struct Outcome {
     /// Members that were cut out, and why.
     pub cut: Vec<Cut>,
+    /// A sentence for each chunk that changed on its way.
+    pub changed: Vec<String>,
     /// Chunks that could not be read from the media, and why.
     pub unreadable: Vec<(u32, Error)>,
 }
@@ -151,10 +154,11 @@ impl Round<'_> {
                 next: order.first().copied(),
             }]);
             for (member, error) in refused {
-                run.hear(News::Broken(member, error));
+                run.hear(News::Deaf(member, error));
             }
             let feeding = scope.spawn(|| self.feed(&forward, &chunks, &over));
-            cut.extend(run.finish(&heard));
+            let (others, changed) = run.finish(&heard);
+            cut.extend(others);
             // Nobody may be left: the rest of the media need not be read then.
             over.store(true, Ordering::Relaxed);
             let leaving: Vec<usize> = order.iter().copied().chain(self.giver()).collect();
@@ -163,7 +167,11 @@ impl Round<'_> {
                 self.members[member].perform(Request::Leave).is_ok()
             });
             let unreadable = feeding.join().unwrap_or_default();
-            Ok(Outcome { cut, unreadable })
+            Ok(Outcome {
+                cut,
+                changed,
+                unreadable,
+            })
         })
     }
 
@@ -300,9 +308,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Hears and obeys until everybody that is left is done; returns who is not.
-    fn finish(mut self, heard: &Receiver<Heard>) -> Vec<Cut> {
+    /// Hears and obeys until everybody that is left is done; returns who is not, and which chunks
+    /// changed on their way.
+    fn finish(mut self, heard: &Receiver<Heard>) -> (Vec<Cut>, Vec<String>) {
         while !self.schedule.is_over() {
+            let held = self.forward.held();
+            self.hear(News::Fed(Report { received: 0, held }));
             match heard.recv_timeout(POLL) {
                 Ok(Heard::Agent(member, event)) if self.is_giver(member) => {
                     if let Event::NextFailed { next, message } = event
@@ -339,7 +350,11 @@ impl Run<'_> {
     fn news(&self, member: usize, event: Event) -> Option<News> {
         match event {
             Event::RoundDone => Some(News::Done(member)),
-            Event::Progress { received, .. } => Some(News::Received(member, received)),
+            Event::Progress { received, held, .. } => {
+                let held = Duration::from_millis(held);
+                Some(News::Progress(member, Report { received, held }))
+            }
+            Event::Changed { chunk } => Some(News::Changed(member, chunk)),
             Event::NextFailed { next, message } => {
                 self.refused(Upstream::Node(member), next, message)
             }
@@ -380,7 +395,7 @@ impl Run<'_> {
             let name = &self.round.members[giver].host.address;
             for member in waiting {
                 let error = Error::Failed(format!("{name}: lost while it fed the others"));
-                self.hear(News::Broken(member, error));
+                self.hear(News::Deaf(member, error));
             }
             return;
         }
@@ -415,7 +430,7 @@ impl Run<'_> {
             };
             let link = &self.round.members[node].link;
             if let Err(error) = link.call_within(Request::Relink { next }, ORDER) {
-                self.hear(News::Broken(node, error));
+                self.hear(News::Deaf(node, error));
             }
         }
     }

@@ -39,6 +39,9 @@ pub struct Plan {
 pub struct Rounds {
     /// Nodes that held up the others.
     slow: Vec<usize>,
+    /// Nodes that failed in a round. At the end of the chain they cost nobody anything when they
+    /// fail again.
+    failed: Vec<usize>,
     /// Chunks that were missing before the last round, in all.
     before: Option<u64>,
     /// The last round was the one of the slow nodes.
@@ -48,12 +51,16 @@ pub struct Rounds {
 impl Rounds {
     /// What the last round led to.
     pub fn note(&mut self, cut: &[Cut]) {
-        let slow = cut.iter().filter(|cut| cut.why == Why::Late);
-        self.slow.extend(slow.map(|cut| cut.node));
+        for cut in cut {
+            match cut.why {
+                Why::Slow => self.slow.push(cut.node),
+                Why::Failed | Why::Broken | Why::Late => self.failed.push(cut.node),
+            }
+        }
     }
 
     /// What to do, `elapsed` after the first round began, when this is missing. A node that is
-    /// lost must lack nothing here: it takes part no more.
+    /// lost or broken must lack nothing here: it takes part no more.
     pub fn next(&mut self, elapsed: Duration, missing: &Missing) -> Next {
         let now = count(missing);
         if now == 0 {
@@ -63,9 +70,10 @@ impl Rounds {
             return Next::Stuck;
         }
         let lacking = (0..missing.len()).filter(|&node| !missing[node].is_empty());
-        let (slow, quick): (Vec<usize>, Vec<usize>) =
+        let (slow, mut quick): (Vec<usize>, Vec<usize>) =
             lacking.partition(|node| self.slow.contains(node));
         if !quick.is_empty() {
+            quick.sort_by_key(|node| self.failed.contains(node));
             return Next::Round(Plan {
                 order: quick,
                 limit: None,
@@ -99,7 +107,7 @@ mod tests {
     fn slow(node: usize) -> Cut {
         Cut {
             node,
-            why: Why::Late,
+            why: Why::Slow,
             error: Error::Failed("slow".into()),
         }
     }
@@ -134,6 +142,15 @@ mod tests {
         assert_eq!(rounds.next(NOW, &missing), round(&[1], Some(400)));
         let missing = vec![vec![], vec![(40, 50)], vec![]];
         assert_eq!(rounds.next(NOW, &missing), Next::Stuck);
+    }
+
+    #[test]
+    fn who_failed_before_stands_at_the_end() {
+        let mut rounds = Rounds::default();
+        let why = Why::Failed;
+        rounds.note(&[Cut { why, ..slow(0) }]);
+        let missing = vec![vec![(0, 50)], vec![(3, 4)], vec![(3, 4)]];
+        assert_eq!(rounds.next(NOW, &missing), round(&[1, 2, 0], None));
     }
 
     #[test]

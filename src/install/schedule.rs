@@ -1,10 +1,11 @@
 //! The decisions of a round: who is cut out, and who feeds whom from then on. Pure: news in,
 //! orders out, no sockets and no clock, so that tables and a simulation test exactly what runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::chain::{Chain, Upstream};
+use super::pace::{Pace, Report};
 use crate::error::Error;
 
 /// What is heard during a round. Nodes are meant by their index in hosts.txt.
@@ -12,8 +13,12 @@ use crate::error::Error;
 pub enum News {
     /// The node got the end of the round, and everything before it is stored.
     Done(usize),
-    /// So many bytes came in at the node so far.
-    Received(usize, u64),
+    /// How far the node is.
+    Progress(usize, Report),
+    /// How far the origin is.
+    Fed(Report),
+    /// A chunk that came to the node is not what it was at the origin.
+    Changed(usize, u32),
     /// A feeder says that its next node takes no more.
     Refused {
         /// Who says so.
@@ -23,8 +28,10 @@ pub enum News {
         /// Why, as a sentence.
         message: String,
     },
-    /// The node cannot take part any more; the error names it.
+    /// The node's store takes no more, say of a full disk; the error names it.
     Broken(usize, Error),
+    /// The node does not do what it is told; the error names it.
+    Deaf(usize, Error),
     /// The node's control channel is gone.
     Lost(usize),
     /// Time passed.
@@ -56,6 +63,10 @@ pub struct Cut {
 pub enum Why {
     /// It failed, or could not be reached any more.
     Failed,
+    /// Its store takes no more: no later round would bring it anything.
+    Broken,
+    /// It held up the others.
+    Slow,
     /// The round had a limit, and the node was not done by then.
     Late,
 }
@@ -67,7 +78,10 @@ pub struct Schedule {
     chain: Chain,
     total: u64,
     limit: Option<Duration>,
+    pace: Pace,
     received: Vec<u64>,
+    /// By chunk: who got it changed, and from whom, nearest to the origin.
+    changed: BTreeMap<u32, (usize, Upstream)>,
     done: BTreeSet<usize>,
     cut: Vec<Cut>,
 }
@@ -79,6 +93,8 @@ impl Schedule {
     pub fn new(names: Vec<String>, order: Vec<usize>, total: u64, limit: Option<Duration>) -> Self {
         Self {
             received: vec![0; names.len()],
+            pace: Pace::new(names.len(), total),
+            changed: BTreeMap::new(),
             names,
             chain: Chain::new(order),
             total,
@@ -113,10 +129,21 @@ impl Schedule {
         slowest.unwrap_or(0).min(self.total)
     }
 
-    /// Who was cut out.
+    /// Who was cut out, and a sentence for each chunk that changed on its way.
     #[must_use]
-    pub fn end(self) -> Vec<Cut> {
-        self.cut
+    pub fn end(self) -> (Vec<Cut>, Vec<String>) {
+        let sentence = |(chunk, (node, feeder)): (&u32, &(usize, Upstream))| {
+            let feeder = match feeder {
+                Upstream::Origin => "the origin",
+                Upstream::Node(feeder) => &self.names[*feeder],
+            };
+            format!(
+                "chunk {chunk} changed between {feeder} and {}; nobody kept it. If it happens again, look at their memory",
+                self.names[*node]
+            )
+        };
+        let changed = self.changed.iter().map(sentence).collect();
+        (self.cut, changed)
     }
 
     /// Takes news in at a time since the round began; returns what must change.
@@ -126,16 +153,26 @@ impl Schedule {
                 self.done.insert(node);
                 Vec::new()
             }
-            News::Received(node, bytes) => {
-                self.received[node] = bytes;
+            News::Progress(node, report) => {
+                self.received[node] = report.received;
+                self.pace.note(now, Upstream::Node(node), report);
                 self.look_at_clock(now)
+            }
+            News::Fed(report) => {
+                self.pace.note(now, Upstream::Origin, report);
+                self.look_at_clock(now)
+            }
+            News::Changed(node, chunk) => {
+                self.note_change(node, chunk);
+                Vec::new()
             }
             News::Refused {
                 feeder,
                 next,
                 message,
             } => self.refused(feeder, next, &message),
-            News::Broken(node, error) => self.cut_out(node, Why::Failed, error),
+            News::Broken(node, error) => self.cut_out(node, Why::Broken, error),
+            News::Deaf(node, error) => self.cut_out(node, Why::Failed, error),
             News::Lost(node) => self.cut_out(
                 node,
                 Why::Failed,
@@ -161,7 +198,37 @@ impl Schedule {
     fn look_at_clock(&mut self, now: Duration) -> Vec<Feed> {
         match self.limit {
             Some(limit) if now >= limit => self.end_late(limit),
-            _ => Vec::new(),
+            // A round with a limit is one of slow nodes.
+            Some(_) => Vec::new(),
+            None => self.cut_slow(now),
+        }
+    }
+
+    fn cut_slow(&mut self, now: Duration) -> Vec<Feed> {
+        let Some((node, rate)) = self
+            .pace
+            .judge(now, &self.chain, |node| self.done.contains(&node))
+        else {
+            return Vec::new();
+        };
+        let error = Error::Failed(format!(
+            "{}: it held up the others, at {:.1} MB/s; look at its network and its disk",
+            self.names[node],
+            rate / 1e6
+        ));
+        self.cut_out(node, Why::Slow, error)
+    }
+
+    /// Everybody passes bytes on before checking them: what changed in one place comes changed to
+    /// all nodes behind it.
+    fn note_change(&mut self, node: usize, chunk: u32) {
+        let Some(feeder) = self.chain.feeder(node) else {
+            return;
+        };
+        let known = self.changed.get(&chunk).map(|(known, _)| *known);
+        let mut live = self.chain.live();
+        if known.is_none() || live.find(|&live| live == node || Some(live) == known) == Some(node) {
+            self.changed.insert(chunk, (node, feeder));
         }
     }
 
@@ -205,6 +272,11 @@ mod tests {
     fn schedule(nodes: usize) -> Schedule {
         let names = (0..nodes).map(|node| format!("n{node}")).collect();
         Schedule::new(names, (0..nodes).collect(), 1000, None)
+    }
+
+    fn received(node: usize, received: u64) -> News {
+        let held = Duration::ZERO;
+        News::Progress(node, Report { received, held })
     }
 
     fn refused(feeder: Upstream, next: usize) -> News {
@@ -296,7 +368,7 @@ mod tests {
                 feeds = schedule.hear(Duration::ZERO, news);
             }
             assert_eq!(feeds, expected, "{case}");
-            let cut: Vec<usize> = schedule.end().iter().map(|cut| cut.node).collect();
+            let cut: Vec<usize> = schedule.end().0.iter().map(|cut| cut.node).collect();
             assert_eq!(cut, out, "{case}");
         }
     }
@@ -315,11 +387,7 @@ mod tests {
     #[test]
     fn progress_is_that_of_the_slowest_in_the_chain() {
         let mut schedule = schedule(3);
-        for news in [
-            News::Received(0, 900),
-            News::Received(1, 100),
-            News::Received(2, 500),
-        ] {
+        for news in [received(0, 900), received(1, 100), received(2, 500)] {
             schedule.hear(Duration::ZERO, news);
         }
         assert_eq!(schedule.received_by_all(), 100);
@@ -333,18 +401,65 @@ mod tests {
         let limit = Duration::from_mins(1);
         let mut schedule = Schedule::new(names, vec![0, 1], 500_000_000, Some(limit));
         schedule.hear(Duration::ZERO, News::Done(0));
-        schedule.hear(Duration::ZERO, News::Received(1, 75_000_000));
+        schedule.hear(Duration::ZERO, received(1, 75_000_000));
         assert_eq!(schedule.hear(limit / 2, News::Nothing), []);
         assert_eq!(
             schedule.hear(limit, News::Nothing),
             feed(Upstream::Node(0), None)
         );
         assert!(schedule.is_over());
-        let cut = schedule.end();
+        let (cut, _) = schedule.end();
         assert_eq!((cut[0].node, cut[0].why), (1, Why::Late));
         assert_eq!(
             cut[0].error.to_string(),
             "n1: it is too slow: after 60 s it had 75 of 500 MB; look at its network and its disk"
+        );
+    }
+
+    #[test]
+    fn a_change_is_between_the_first_that_got_it_and_its_feeder() {
+        let mut schedule = schedule(4);
+        for news in [
+            News::Changed(2, 7),
+            News::Changed(3, 7),
+            News::Changed(1, 7),
+            News::Changed(0, 9),
+        ] {
+            assert_eq!(schedule.hear(Duration::ZERO, news), []);
+        }
+        let (_, changed) = schedule.end();
+        assert!(
+            changed[0].starts_with("chunk 7 changed between n0 and n1;"),
+            "{changed:?}"
+        );
+        assert!(
+            changed[1].starts_with("chunk 9 changed between the origin and n0;"),
+            "{changed:?}"
+        );
+    }
+
+    #[test]
+    fn a_node_that_holds_up_the_others_is_cut_out() {
+        let mut schedule = schedule(3);
+        let mut feeds = Vec::new();
+        for step in 1..20_u32 {
+            if !feeds.is_empty() {
+                break;
+            }
+            let now = Duration::from_millis(500) * step;
+            for (node, held) in [(0, now), (1, Duration::ZERO), (2, Duration::ZERO)] {
+                let received = u64::from(step) * 500_000;
+                feeds.extend(schedule.hear(now, News::Progress(node, Report { received, held })));
+            }
+        }
+        assert_eq!(feeds, feed(Upstream::Node(0), Some(2)));
+        let (cut, _) = schedule.end();
+        assert_eq!((cut[0].node, cut[0].why), (1, Why::Slow));
+        assert!(
+            cut[0]
+                .error
+                .to_string()
+                .starts_with("n1: it held up the others, at 1.0 MB/s")
         );
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -35,6 +36,8 @@ pub struct Forward {
     queue: SyncSender<Item>,
     buffers: Buffers,
     link: Arc<Link>,
+    /// Microseconds for which the queue was full.
+    held: AtomicU64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -84,6 +87,7 @@ impl Forward {
             queue,
             buffers: Buffers::default(),
             link,
+            held: AtomicU64::new(0),
             thread: Some(thread),
         })
     }
@@ -98,7 +102,16 @@ impl Forward {
     pub fn piece(&self, bytes: &[u8]) {
         let mut piece = self.buffers.take(bytes.len());
         piece.copy_from_slice(bytes);
+        let began = Instant::now();
         let _ = self.queue.send(Item::Piece(piece));
+        let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.held.fetch_add(waited, Ordering::Relaxed);
+    }
+
+    /// For how long the neighbour made others wait so far.
+    #[must_use]
+    pub fn held(&self) -> Duration {
+        Duration::from_micros(self.held.load(Ordering::Relaxed))
     }
 
     /// The rest of the chunk whose header was queued last will not come. The neighbour learns it

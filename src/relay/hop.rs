@@ -337,6 +337,7 @@ impl Intake {
         (self.listener)(RelayEvent::Progress {
             stored_chunks,
             received: self.received,
+            held: self.forward.held(),
         });
     }
 }

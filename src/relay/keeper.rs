@@ -143,11 +143,11 @@ impl Shared {
             if let Ok(Put::Kept(raw)) = &result {
                 self.store.follow(item.chunk, raw);
             }
-            self.note(result);
+            self.note(item.chunk, result);
         }
     }
 
-    fn note(&self, result: Result<Put>) {
+    fn note(&self, chunk: u32, result: Result<Put>) {
         let mut count = self.lock();
         match result {
             Ok(Put::Kept(_) | Put::Known) => count.stored += u32::from(!count.broken),
@@ -155,7 +155,8 @@ impl Shared {
                 count.broken = true;
                 (self.listener)(RelayEvent::Broken { error });
             }
-            Ok(Put::Changed) | Err(_) => {}
+            Ok(Put::Changed) => (self.listener)(RelayEvent::Changed { chunk }),
+            Err(_) => {}
         }
         count.over += 1;
         self.moved.notify_all();

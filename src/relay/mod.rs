@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -58,6 +59,13 @@ pub enum RelayEvent {
         stored_chunks: u32,
         /// Bytes that came in.
         received: u64,
+        /// For how long the next node made this one wait.
+        held: Duration,
+    },
+    /// A chunk came that is not what the manifest says: it changed on its way, and is not kept.
+    Changed {
+        /// Index in the manifest.
+        chunk: u32,
     },
     /// The end of the round came, and everything before it is stored.
     RoundDone,

@@ -313,6 +313,10 @@ fn a_chunk_that_was_changed_on_the_way_is_kept_by_nobody() {
         Ok(())
     });
     for (number, node) in chain.nodes.iter().enumerate() {
+        assert!(matches!(
+            next(&node.events),
+            RelayEvent::Changed { chunk: 7 }
+        ));
         wait_done(node);
         assert_eq!(
             chain.has(number),
