@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "support/cache.rs"]
+mod cache;
 #[path = "support/gate.rs"]
 mod gate;
 #[path = "support/oci.rs"]
@@ -21,6 +23,7 @@ use std::time::Duration;
 use bundle::digest::Sha256;
 use serde_json::Value;
 
+use cache::Cache;
 use gate::Gate;
 use oci::{Picture, layer};
 use registry::{PASSWORD, Registry, USER};
@@ -374,6 +377,41 @@ fn tokens_are_fetched_renewed_and_shown_to_nobody_else() {
         );
     }
     assert_eq!(gate.leaks(), 0);
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: make test"]
+fn blobs_that_come_whole_where_a_range_was_asked_are_taken_in_one_stream() {
+    let registry = Registry::start(None);
+    let dir = tempfile::tempdir().unwrap();
+    // Seven pieces, one piece, and two.
+    let layers = [("a", 27_000_000), ("b", 1_000_000), ("c", 5_000_000)];
+    let layers = layers.map(|(name, len)| layer(name, len)).to_vec();
+    let picture = Picture::new("amd64", layers);
+    registry.push(&picture.write(dir.path()), "app:1", &[]);
+    let blobs = registry.blobs("app:1");
+    let cache = Cache::start(&registry.host());
+    let name = format!("{}/app:1", cache.host());
+    succeed(pack(dir.path(), &name, "out"));
+    check(&dir.path().join("out"), &picture);
+    let (ranged, whole) = cache.requests(&blobs[0]);
+    assert!(ranged <= 7 && whole == 1, "{ranged} and {whole} requests");
+    assert_eq!(cache.requests(&blobs[1]), (1, 0));
+
+    // A stream that breaks off is taken up where it was.
+    cache.break_off(&blobs[0], 3, 9_000_000);
+    succeed(pack(dir.path(), &name, "broken"));
+    check(&dir.path().join("broken"), &picture);
+    assert_eq!(cache.requests(&blobs[0]).1, 4);
+
+    // All bytes are checked, whatever way they came.
+    let path = registry.blob_path(&blobs[0]);
+    let mut wrong = fs::read(&path).unwrap();
+    *wrong.last_mut().unwrap() ^= 1;
+    fs::write(&path, wrong).unwrap();
+    let (code, said) = fail(pack(dir.path(), &name, "wrong"));
+    let words = format!("blob {} of app arrived from", blobs[0]);
+    assert!(code == 10 && said.contains(&words), "{said}");
 }
 
 #[test]

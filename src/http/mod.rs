@@ -15,5 +15,5 @@ pub use base::{base_url, below};
 pub use client::{Http, Options, describe, host_of, read_all};
 pub use fault::{Attempt, Fault, Remedy};
 pub use patience::Patience;
-pub use range::{Span, read_span};
+pub use range::{Body, Span, read_span};
 pub use redirect::{Direct, MAX_HOPS, redirect_target};

@@ -35,6 +35,25 @@ impl Span {
         self.offset == 0 && self.len == self.size
     }
 
+    /// Whether an answer is the whole file where this part of it was asked for. Its body is not the
+    /// part.
+    #[must_use]
+    pub fn is_ignored_by(self, response: &Response) -> bool {
+        response.status() == StatusCode::OK
+            && !self.is_whole()
+            && Self::whole(self.size)
+                .check_head(response.status(), response.headers())
+                .is_ok()
+    }
+
+    fn whole(size: u64) -> Self {
+        Self {
+            offset: 0,
+            len: size,
+            size,
+        }
+    }
+
     /// Checks the head of a 200 or 206 answer; the error is the end of a sentence. A 200 is right
     /// only for the whole file: caches in front of mirrors do that to small files.
     fn check_head(self, status: StatusCode, headers: &HeaderMap) -> Result<(), String> {
@@ -81,36 +100,85 @@ impl Span {
 }
 
 /// Fills `buffer`, which is as long as the span, from a 200 or 206 answer.
-pub fn read_span(mut response: Response, span: Span, buffer: &mut [u8]) -> Attempt<()> {
-    let host = host_of(response.url());
-    let fail = |cause: String| Fault::passing(host.clone(), cause);
-    span.check_head(response.status(), response.headers())
-        .map_err(fail)?;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match response.read(&mut buffer[filled..]) {
-            Ok(0) => {
-                return Err(fail(format!(
-                    "it ended after {filled} of {} bytes",
-                    span.len
-                )));
-            }
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => {
-                let reason = root_cause(&error);
-                let cause = format!(
-                    "it broke off after {filled} of {} bytes: {reason}",
-                    span.len
-                );
-                return Err(fail(cause));
+pub fn read_span(response: Response, span: Span, buffer: &mut [u8]) -> Attempt<()> {
+    let mut body = Body::new(response, span)?;
+    body.read(buffer)?;
+    body.finish()
+}
+
+/// The body of an answer, read piece by piece.
+#[derive(Debug)]
+pub struct Body {
+    response: Response,
+    host: String,
+    /// Bytes that were read.
+    at: u64,
+    /// Bytes that are due.
+    len: u64,
+}
+
+impl Body {
+    /// Checks the head of an answer to a request for the whole file.
+    pub fn of_whole(response: Response, size: u64) -> Attempt<Self> {
+        Self::new(response, Span::whole(size))
+    }
+
+    fn new(response: Response, span: Span) -> Attempt<Self> {
+        let host = host_of(response.url());
+        span.check_head(response.status(), response.headers())
+            .map_err(|cause| Fault::passing(host.clone(), cause))?;
+        Ok(Self {
+            response,
+            host,
+            at: 0,
+            len: span.len,
+        })
+    }
+
+    /// How many bytes were read.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Fills a buffer with the next bytes.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Attempt<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.response.read(&mut buffer[filled..]) {
+                Ok(0) => {
+                    return Err(
+                        self.fault(format!("it ended after {} of {} bytes", self.at, self.len))
+                    );
+                }
+                Ok(count) => {
+                    filled += count;
+                    self.at += count as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let reason = root_cause(&error);
+                    let (at, len) = (self.at, self.len);
+                    return Err(
+                        self.fault(format!("it broke off after {at} of {len} bytes: {reason}"))
+                    );
+                }
             }
         }
+        Ok(())
     }
-    // Reading the end of the body is also what lets the connection be used again.
-    match response.read(&mut [0]) {
-        Ok(0) => Ok(()),
-        _ => Err(fail(format!("it sent more than {} bytes", span.len))),
+
+    /// Refuses more than was due. Reading the end of the body is also what lets the connection be
+    /// used again.
+    pub fn finish(mut self) -> Attempt<()> {
+        match self.response.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            _ => Err(self.fault(format!("it sent more than {} bytes", self.len))),
+        }
+    }
+
+    fn fault(&self, cause: String) -> Fault {
+        Fault::passing(self.host.clone(), cause)
     }
 }
 

@@ -12,12 +12,15 @@ use super::refusal::sentence;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::http::{
-    self, Attempt, Direct, Fault, Http, MAX_HOPS, Span, describe, host_of, read_all, read_span,
-    redirect_target,
+    self, Attempt, Body, Direct, Fault, Http, MAX_HOPS, Span, describe, host_of, read_all,
+    read_span, redirect_target,
 };
 
 /// Registries themselves refuse manifests above 4 MiB; configs of real images are far smaller.
 const MAX_SMALL: u64 = 8 << 20;
+
+/// Bytes that are skipped at once.
+const WASTE: usize = 64 << 10;
 
 /// The forms of manifests and indices that we read.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -96,7 +99,7 @@ impl Client {
         }
         // At most 8 MiB.
         let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or_default()];
-        self.read(blob, 0, &mut bytes)?;
+        self.read_on(blob, &mut None, 0, &mut bytes)?;
         self.check(blob, Sha256::of(&bytes))?;
         Ok(bytes)
     }
@@ -113,20 +116,59 @@ impl Client {
         )))
     }
 
-    /// Fills `buffer` with the bytes of a blob from `offset` on. Retries; the error names blob,
-    /// host and cause.
-    pub fn read(&self, blob: &Blob, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    /// Fills `buffer` with the bytes of a blob from `offset` on. False when the server sends the
+    /// whole blob instead, as some proxies do. Retries; the error names blob, host and cause.
+    pub fn read(&self, blob: &Blob, offset: u64, buffer: &mut [u8]) -> Result<bool> {
         if buffer.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let span = Span {
             offset,
             len: buffer.len() as u64,
             size: blob.size,
         };
+        self.patiently(blob, || {
+            let response = self.ask(blob, &|request| request.header(RANGE, span.header()))?;
+            if span.is_ignored_by(&response) {
+                return Ok(false);
+            }
+            read_span(response, span, buffer)?;
+            Ok(true)
+        })
+    }
+
+    /// As [`Client::read`], out of the stream of the whole blob: one that is not behind `offset`,
+    /// else a new one. The stream is gone when it ends.
+    pub fn read_on(
+        &self,
+        blob: &Blob,
+        stream: &mut Option<Body>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        self.patiently(blob, || {
+            // What fails is not put back: the next attempt opens another one.
+            let mut body = match stream.take().filter(|body| body.at() <= offset) {
+                Some(body) => body,
+                None => Body::of_whole(self.ask(blob, &|request| request)?, blob.size)?,
+            };
+            skip(&mut body, offset)?;
+            body.read(buffer)?;
+            if body.at() == blob.size {
+                return body.finish();
+            }
+            *stream = Some(body);
+            Ok(())
+        })
+    }
+
+    fn patiently<T>(&self, blob: &Blob, mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
         let what = format!("blob {} of {}", blob.digest, self.repository);
         self.http.patiently(&what, || {
-            let result = self.try_read(blob, span, buffer);
+            let result = attempt();
             if result.is_err() {
                 direct(blob, Direct::forget);
             }
@@ -134,12 +176,16 @@ impl Client {
         })
     }
 
-    fn try_read(&self, blob: &Blob, span: Span, buffer: &mut [u8]) -> Attempt<()> {
+    /// Asks for a blob, where the last request was led to if that is known.
+    fn ask(
+        &self,
+        blob: &Blob,
+        with: &dyn Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Attempt<Response> {
         let name = format!("sha256:{}", blob.digest);
         let own = || self.endpoint.url(&self.repository, "blobs", &name);
         let start = direct(blob, |direct| direct.fresh()).unwrap_or_else(own);
-        let (response, url) =
-            self.fetch(&start, &|request| request.header(RANGE, span.header()))?;
+        let (response, url) = self.fetch(&start, with)?;
         if !matches!(
             response.status(),
             StatusCode::OK | StatusCode::PARTIAL_CONTENT
@@ -147,7 +193,7 @@ impl Client {
             return Err(self.refusal(&response, &format!("{}@{name}", self.repository)));
         }
         direct(blob, |direct| direct.learn(url));
-        read_span(response, span, buffer)
+        Ok(response)
     }
 
     /// Sends a GET request and follows redirects; returns the URL that has answered, too.
@@ -205,6 +251,16 @@ impl Client {
         let account = self.endpoint.account();
         Fault::lasting(host, sentence(status, image, account, self.auth.login()))
     }
+}
+
+/// Reads up to a position and forgets what was read.
+fn skip(body: &mut Body, to: u64) -> Attempt<()> {
+    let mut waste = vec![0; WASTE];
+    while body.at() < to {
+        let left = usize::try_from(to - body.at()).unwrap_or(WASTE);
+        body.read(&mut waste[..left.min(WASTE)])?;
+    }
+    Ok(())
 }
 
 fn direct<T>(blob: &Blob, with: impl FnOnce(&mut Direct) -> T) -> T {

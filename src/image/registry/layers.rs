@@ -2,11 +2,14 @@
 //! borders of layers.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::thread::Scope;
 
 use super::client::{Blob, Client};
+use super::turns::Turns;
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Error, Result};
+use crate::http::Body;
 use crate::parallel::{Buffer, Buffers, Ordered, Segment, in_order, segments};
 
 /// Requests in flight, and pieces that wait for their turn: at most 68 MiB of memory.
@@ -26,12 +29,21 @@ impl Pieces {
         layers: &[&'scope Blob],
     ) -> Self {
         let buffers = Buffers::default();
+        let turns: Arc<[Turns<Body>]> = layers.iter().map(|_| Turns::default()).collect();
         let workers = (0..READERS)
             .map(|_| {
                 let (buffers, layers) = (buffers.clone(), layers.to_vec());
+                let turns = Arc::clone(&turns);
                 move |segment: Segment| {
                     let mut piece = buffers.take(segment.len);
-                    client.read(layers[segment.file], segment.offset, &mut piece)?;
+                    let blob = layers[segment.file];
+                    fetch(
+                        client,
+                        blob,
+                        &turns[segment.file],
+                        segment.offset,
+                        &mut piece,
+                    )?;
                     Ok(piece)
                 }
             })
@@ -55,6 +67,24 @@ impl Pieces {
             hasher: Hasher::default(),
         }
     }
+}
+
+/// Fetches a piece by its range, or in its turn when the server ignores ranges.
+fn fetch(
+    client: &Client,
+    blob: &Blob,
+    turns: &Turns<Body>,
+    offset: u64,
+    piece: &mut [u8],
+) -> Result<()> {
+    let place = turns.begin(offset, piece.len() as u64);
+    let mut stream = None;
+    if !place.is_free() || !client.read(blob, offset, piece)? {
+        stream = place.wait()?;
+        client.read_on(blob, &mut stream, offset, piece)?;
+    }
+    place.came_in(stream);
+    Ok(())
 }
 
 /// A layer as the registry stores it. Errors of the network come as [`Error`] inside of the

@@ -11,6 +11,7 @@ mod name;
 mod refusal;
 mod resolve;
 mod source;
+mod turns;
 
 pub use name::Name;
 pub use source::{Options, RegistrySource};
