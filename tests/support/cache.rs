@@ -70,6 +70,7 @@ impl Shared {
             }
         }
         // The request line comes first.
+        head.get(1)?;
         head.swap(0, 1);
         let path = head[0].split(' ').nth(1)?.to_owned();
         let limit = self.limit(&path, range.is_none());
