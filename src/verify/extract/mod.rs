@@ -10,6 +10,7 @@ mod targets;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use pieces::{Decoded, Worker, pieces, prepare};
@@ -20,6 +21,9 @@ use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::fs::{free_space, sync_dir};
 use crate::parallel::{Buffers, in_order};
+
+/// Files that are right and wait to be synced: progress shall not run far ahead of the disk.
+const UNNAMED: usize = 4;
 
 /// What was unpacked, and what could not be.
 #[derive(Debug, Default)]
@@ -57,19 +61,27 @@ pub fn extract(
         done(bytes);
     }
     check_space(root, todo.iter().map(|target| target.file.size).sum())?;
-    let mut files = Files {
-        targets: &todo,
-        hasher: Hasher::default(),
-        fault: None,
-        result,
-    };
     let decoded = |piece: &Decoded| piece.raw.as_ref().map_or(0, |raw| raw.len() as u64);
-    each_piece(media, &todo, threads, |piece| {
-        bytes += decoded(&piece);
-        done(bytes);
-        files.take(piece)
-    })?;
-    Ok(files.result)
+    thread::scope(|scope| {
+        let (right, arrived) = sync_channel(UNNAMED);
+        let publisher = scope.spawn(move || arrived.into_iter().try_for_each(publish));
+        let mut files = Files {
+            targets: &todo,
+            hasher: Hasher::default(),
+            fault: None,
+            right,
+            result,
+        };
+        let worked = each_piece(media, &todo, threads, |piece| {
+            bytes += decoded(&piece);
+            done(bytes);
+            files.take(piece)
+        });
+        // Its end is the publisher's; whose error says why nothing more can be handed to it.
+        drop(files.right);
+        publisher.join().unwrap_or_else(|_| Err(publisher_died()))?;
+        worked.map(|()| files.result)
+    })
 }
 
 /// Decodes and writes all pieces with many threads, and hands them on in order.
@@ -92,16 +104,18 @@ fn each_piece(
     })
 }
 
-/// Hashes the pieces of one file after the other, and names the files that are right.
+/// Hashes the pieces of one file after the other, and hands on the files that are right.
 struct Files<'a> {
     targets: &'a [Target<'a>],
     hasher: Hasher,
     /// Why the file at hand cannot be had.
     fault: Option<Error>,
+    /// To the thread that publishes: the disk writes a file while the next ones are unpacked.
+    right: SyncSender<&'a Target<'a>>,
     result: Extracted,
 }
 
-impl Files<'_> {
+impl<'a> Files<'a> {
     fn take(&mut self, decoded: Decoded) -> Result<()> {
         match decoded.raw {
             Ok(raw) => self.hasher.update(&raw),
@@ -113,8 +127,7 @@ impl Files<'_> {
         Ok(())
     }
 
-    fn end(&mut self, target: &Target<'_>) -> Result<()> {
-        let part = target.part_path();
+    fn end(&mut self, target: &'a Target<'a>) -> Result<()> {
         let sha256 = std::mem::take(&mut self.hasher).finish();
         let fault = self.fault.take().or_else(|| {
             (sha256 != target.file.sha256).then(|| {
@@ -127,23 +140,32 @@ impl Files<'_> {
         });
         if let Some(fault) = fault {
             self.result.failed.push(fault);
+            let part = target.part_path();
             return fs::remove_file(&part).map_err(Error::io("remove", &part));
         }
-        File::open(&part)
-            .and_then(|file| {
-                if target.executable {
-                    file.set_permissions(Permissions::from_mode(0o755))?;
-                }
-                file.sync_all()
-            })
-            .map_err(Error::io("write", &part))?;
-        fs::rename(&part, &target.path).map_err(Error::io("rename to", &target.path))?;
-        if let Some(parent) = target.path.parent() {
-            sync_dir(parent)?;
-        }
+        self.right.send(target).map_err(|_| publisher_died())?;
         self.result.written += 1;
         Ok(())
     }
+}
+
+/// Syncs a file and gives it its name.
+fn publish(target: &Target<'_>) -> Result<()> {
+    let part = target.part_path();
+    File::open(&part)
+        .and_then(|file| {
+            if target.executable {
+                file.set_permissions(Permissions::from_mode(0o755))?;
+            }
+            file.sync_all()
+        })
+        .map_err(Error::io("write", &part))?;
+    fs::rename(&part, &target.path).map_err(Error::io("rename to", &target.path))?;
+    target.path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn publisher_died() -> Error {
+    Error::Failed("the thread that names files died; this is a bug, please report it".into())
 }
 
 fn check_space(root: &Path, needed: u64) -> Result<()> {

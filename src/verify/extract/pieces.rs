@@ -80,11 +80,13 @@ impl<'a> Worker<'a> {
     /// Works on a piece. Damage is part of the result; an error is one of the target directory.
     pub fn work(&mut self, piece: Piece) -> Result<Decoded> {
         let target = &self.targets[piece.target];
-        let mut raw = self.buffers.take(0);
-        let read = match target.file.chunks.get(piece.position) {
-            Some(&index) => self.decode(index, raw.as_vec()),
-            None => Ok(()),
-        };
+        let index = target.file.chunks.get(piece.position).copied();
+        let chunk = index.and_then(|index| self.media.manifest().chunks.get(index as usize));
+        // Of its length at once: the decoder fills it again without zeroing it first.
+        let mut raw = self
+            .buffers
+            .take(chunk.map_or(0, |chunk| chunk.raw as usize));
+        let read = index.map_or(Ok(()), |index| self.decode(index, raw.as_vec()));
         let raw = match read {
             Ok(()) => {
                 write(target, piece.position, &raw)?;
