@@ -322,12 +322,58 @@ fn a_killed_pack_fetches_no_complete_layer_again() {
         2 * once,
         "in the first two runs only"
     );
-    for file in fs::read_dir(&out).unwrap() {
+    same(&out, &dir.path().join("whole"));
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: make test"]
+fn a_pack_killed_inside_of_a_layer_goes_on_inside_of_it() {
+    let registry = Registry::start(None);
+    let dir = tempfile::tempdir().unwrap();
+    // 18 pieces of 4 MiB to fetch.
+    let picture = Picture::new("amd64", vec![layer("usr/bin/ray", 74_000_000)]);
+    registry.push(&picture.write(dir.path()), "app:1", &[]);
+    let name = registry.name("app:1");
+    succeed(pack(dir.path(), &name, "whole"));
+    let blob = &registry.blobs("app:1")[0];
+    let once = registry.reads(blob);
+
+    let out = dir.path().join("out");
+    let journal = out.join(".pack/journal");
+    let points = || {
+        let lines = fs::read_to_string(&journal).unwrap_or_default();
+        lines.matches("\"point\"").count()
+    };
+    let mut child = pack(dir.path(), &name, "out").spawn().unwrap();
+    while points() < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it was too fast");
+        thread::sleep(Duration::from_micros(200));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!out.join("bundle.json").exists(), "it was too fast");
+
+    let before = registry.reads(blob);
+    succeed(pack(dir.path(), &name, "out"));
+    let again = registry.reads(blob) - before;
+    // Three chunks of 16 MiB, of which no more than one piece is fetched again.
+    assert!(
+        again <= once - 11,
+        "{again} of {once} pieces were fetched again"
+    );
+    check(&out, &picture);
+    same(&out, &dir.path().join("whole"));
+}
+
+/// Both directories hold the same files.
+fn same(one: &Path, other: &Path) {
+    for file in fs::read_dir(one).unwrap() {
         let path = file.unwrap().path();
-        let whole = dir.path().join("whole").join(path.file_name().unwrap());
+        let twin = other.join(path.file_name().unwrap());
         assert!(
-            fs::read(&path).unwrap() == fs::read(whole).unwrap(),
-            "{path:?}"
+            fs::read(&path).unwrap() == fs::read(twin).unwrap(),
+            "{}",
+            path.display()
         );
     }
 }

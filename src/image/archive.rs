@@ -11,7 +11,7 @@ use super::directory;
 use super::entries::{Kind, kind_of, name_of};
 use super::layer::copy;
 use super::layout::{Layout, Metadata, find, own_name};
-use super::{ImageSource, Sink};
+use super::{ImageSource, Point, Sink};
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -143,6 +143,16 @@ impl Sink for Nowhere {
 
     fn write(&mut self, _bytes: &[u8]) -> Result<()> {
         Ok(())
+    }
+
+    fn point(&mut self, _: Point) {}
+
+    fn left_at(&self, _: Sha256) -> Option<Point> {
+        None
+    }
+
+    fn take_packed(&mut self, _: &mut dyn FnMut(&[u8])) -> Result<Vec<u8>> {
+        Ok(Vec::new())
     }
 
     fn end(&mut self, _facts: LayerFacts) -> Result<Sha256> {

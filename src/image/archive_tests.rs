@@ -26,6 +26,16 @@ impl Sink for Parts {
         Ok(())
     }
 
+    fn point(&mut self, _: Point) {}
+
+    fn left_at(&self, _: Sha256) -> Option<Point> {
+        None
+    }
+
+    fn take_packed(&mut self, _: &mut dyn FnMut(&[u8])) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
     fn end(&mut self, _facts: LayerFacts) -> Result<Sha256> {
         let part = self.open.take().unwrap();
         let digest = Sha256::of(&part.1);

@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use super::Sink;
 use super::facts::Watch;
+use super::{Point, Sink};
 use crate::bundle::manifest::LayerFacts;
 use crate::error::{Error, Result};
 
@@ -13,7 +13,17 @@ const PIECE: usize = 1 << 20;
 /// Copies a whole layer, uncompressed, into the part that the sink has begun, and looks at it
 /// meanwhile. An [`Error`] inside of a reader's error comes back as it is.
 pub fn copy(layer: &mut impl Read, sink: &mut dyn Sink) -> Result<LayerFacts> {
-    let mut watch = Watch::new();
+    copy_rest(Watch::new(), layer, sink, |_| None)
+}
+
+/// As [`copy`], when `watch` has seen the start of the layer; `point` tells where a later run may
+/// go on.
+pub fn copy_rest<R: Read>(
+    mut watch: Watch,
+    layer: &mut R,
+    sink: &mut dyn Sink,
+    point: impl Fn(&R) -> Option<Point>,
+) -> Result<LayerFacts> {
     let mut buffer = vec![0; PIECE];
     loop {
         let length = layer.read(&mut buffer).map_err(|cause| {
@@ -26,5 +36,8 @@ pub fn copy(layer: &mut impl Read, sink: &mut dyn Sink) -> Result<LayerFacts> {
         }
         watch.update(&buffer[..length]);
         sink.write(&buffer[..length])?;
+        if let Some(point) = point(layer) {
+            sink.point(point);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What every image source offers, and where its parts go.
 
+use serde::{Deserialize, Serialize};
+
 use super::hybrid::blob_path;
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
@@ -40,6 +42,22 @@ pub struct Layer {
     pub compressed: u64,
 }
 
+/// The most that a decoder of gzip looks back to, in bytes.
+pub const HISTORY: usize = 32 << 10;
+
+/// A place inside a compressed layer from which on it can be decoded by who has what was before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// Uncompressed bytes before it.
+    pub raw: u64,
+    /// Compressed bytes before it.
+    pub compressed: u64,
+    /// How many bits of the last of these belong behind it: 0 to 7.
+    pub bits: u8,
+    /// Those bits.
+    pub unused: u8,
+}
+
 /// Takes the parts of an image one after the other. The volumes get them as
 /// `blobs/sha256/HEX`, named by what [`Sink::end`] returns. When the source fails with
 /// [`Damaged`](crate::error::Error::Damaged), the part at hand is forgotten if its digest was
@@ -58,6 +76,16 @@ pub trait Sink {
 
     /// Takes its next bytes, however many.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Where a later run may go on with the part at hand: all bytes before it were taken.
+    fn point(&mut self, point: Point);
+
+    /// Where an earlier run has left a layer that it did not finish.
+    fn left_at(&self, layer: Sha256) -> Option<Point>;
+
+    /// Takes the bytes before that point from where the earlier run has packed them, into the layer
+    /// that was just begun. Shows all of them to `seen`, and returns the last [`HISTORY`].
+    fn take_packed(&mut self, seen: &mut dyn FnMut(&[u8])) -> Result<Vec<u8>>;
 
     /// Ends it and returns its digest; refuses it when that is not the promised one. `facts` are
     /// those of a layer, and nothing for the config.

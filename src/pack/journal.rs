@@ -12,6 +12,7 @@ use super::tree::TreeId;
 use crate::bundle::manifest::{Chunk, LayerFacts, Volume};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::image::Point;
 use crate::path::RelPath;
 
 /// A line.
@@ -36,6 +37,8 @@ pub enum Line {
         /// Which one.
         chunk: u32,
     },
+    /// Where the file, an image's layer, can be gone on with; its chunks so far hold all before it.
+    Point(Point),
     /// The file is complete.
     End {
         /// Bytes.

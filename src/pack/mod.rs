@@ -104,7 +104,7 @@ pub fn run(plan: &mut Plan, progress: &dyn Progress, stop: &AtomicBool) -> Resul
         // First, because what is seen inside decides whether the rest is worth fetching.
         let image = image
             .as_mut()
-            .map(|image| feed_image(&mut intake, TreeId::Image(0), image.as_mut()));
+            .map(|image| feed_image(&mut intake, TreeId::Image(0), image.as_mut(), &stored));
         let images = image.into_iter().collect::<Result<Vec<_>>>()?;
         for image in &images {
             let judged = (plan.judge)(&plan.spec.cluster, &image.facts);

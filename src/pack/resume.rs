@@ -113,6 +113,7 @@ pub fn known_files(state: &State) -> VecDeque<KnownFile> {
         chunks: chunks(&file.entry.chunks),
         complete: Some((file.entry.size, file.entry.sha256)),
         facts: file.facts.clone(),
+        point: None,
     });
     let open = state.open.iter().map(|file| KnownFile {
         tree: file.tree,
@@ -120,6 +121,7 @@ pub fn known_files(state: &State) -> VecDeque<KnownFile> {
         chunks: chunks(&file.chunks),
         complete: None,
         facts: None,
+        point: file.point,
     });
     complete.chain(open).collect()
 }

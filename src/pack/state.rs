@@ -6,6 +6,7 @@ use super::journal::Line;
 use super::tree::TreeId;
 use crate::bundle::manifest::{Chunk, FileEntry, LayerFacts, Volume};
 use crate::error::{Error, Result};
+use crate::image::Point;
 use crate::path::RelPath;
 
 /// Everything that is packed, in the order in which it was.
@@ -41,6 +42,8 @@ pub struct OpenFile {
     pub path: RelPath,
     /// Indices of its chunks so far.
     pub chunks: Vec<u32>,
+    /// Where it can be gone on with, when it is an image's layer.
+    pub point: Option<Point>,
 }
 
 impl State {
@@ -49,8 +52,12 @@ impl State {
         match line {
             Line::Start(_) => return Err(nonsense("begins twice")),
             Line::Begin { tree, path, .. } => {
-                let chunks = Vec::new();
-                let file = OpenFile { tree, path, chunks };
+                let file = OpenFile {
+                    tree,
+                    path,
+                    chunks: Vec::new(),
+                    point: None,
+                };
                 if self.open.replace(file).is_some() {
                     return Err(nonsense("begins a file inside a file"));
                 }
@@ -64,6 +71,7 @@ impl State {
                 self.open_file()?.chunks.push(chunk);
             }
             Line::Again { .. } => return Err(nonsense("repeats a chunk that is not there")),
+            Line::Point(point) => self.open_file()?.point = Some(point),
             Line::End {
                 size,
                 sha256,

@@ -22,11 +22,12 @@ const PIECE: u64 = 4 << 20;
 pub struct Pieces(Ordered<Buffer>);
 
 impl Pieces {
-    /// Starts to fetch the layers.
+    /// Starts to fetch the layers, the first from byte `from` on.
     pub fn fetch<'scope>(
         scope: &'scope Scope<'scope, '_>,
         client: &'scope Client,
         layers: &[&'scope Blob],
+        from: u64,
     ) -> Self {
         let buffers = Buffers::default();
         let turns: Arc<[Turns<Body>]> = layers.iter().map(|_| Turns::default()).collect();
@@ -51,19 +52,19 @@ impl Pieces {
         let sizes = layers.iter().map(|layer| layer.size).collect();
         Self(in_order(
             scope,
-            segments(sizes, (0, 0), PIECE),
+            segments(sizes, (0, from), PIECE),
             workers,
             READERS,
         ))
     }
 
-    /// The next layer, which must be read to its end before the one after it.
-    pub fn layer(&mut self, size: u64) -> Compressed<'_> {
+    /// The next layer, of which so much is left; it must be read to its end before the one after it.
+    pub fn layer(&mut self, left: u64) -> Compressed<'_> {
         Compressed {
             pieces: self,
             piece: None,
             at: 0,
-            left: size,
+            left,
             hasher: Hasher::default(),
         }
     }
@@ -98,7 +99,7 @@ pub struct Compressed<'a> {
 }
 
 impl Compressed<'_> {
-    /// Reads what is left, and returns the digest of all.
+    /// Reads what is left, and returns the digest of all that was fetched.
     pub fn finish(mut self) -> Result<Sha256> {
         io::copy(&mut self, &mut io::sink()).map_err(|cause| {
             cause

@@ -5,6 +5,7 @@ mod auth;
 mod challenge;
 mod client;
 mod endpoint;
+mod gunzip;
 mod layers;
 mod login;
 mod name;

@@ -1,22 +1,24 @@
 //! An image in a registry as a source for `pack`.
 
 use std::collections::HashSet;
+use std::io::{self, Read as _};
 use std::thread;
 
 use super::client::{Blob, Client};
 use super::endpoint::Endpoint;
-use super::layers::Pieces;
+use super::gunzip::Gunzip;
+use super::layers::{Compressed, Pieces};
 use super::name::Name;
 use super::resolve::{Resolved, resolve};
 use crate::bundle::manifest::{Image, LayerFacts};
-use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::image::archive::ImageWish;
 use crate::image::config::Config;
-use crate::image::entries::uncompressed;
-use crate::image::layer::copy;
-use crate::image::{ImageSource, Layer, Promise, Sink, blob_label};
+use crate::image::entries::{is_gzip, start_of, uncompressed};
+use crate::image::facts::Watch;
+use crate::image::layer::{copy, copy_rest};
+use crate::image::{ImageSource, Layer, Point, Promise, Sink, blob_label};
 
 /// Layers of programs are about so many times as large as their gzip.
 const UNCOMPRESSED: u64 = 2;
@@ -97,15 +99,20 @@ impl RegistrySource {
             .iter()
             .map(|&position| &self.layers[position])
             .collect();
+        let left_at = missing
+            .first()
+            .and_then(|&position| self.left_at(position, sink));
         thread::scope(|scope| {
-            let mut pieces = Pieces::fetch(scope, &self.client, &blobs);
+            let from = left_at.map_or(0, |point| point.compressed);
+            let mut pieces = Pieces::fetch(scope, &self.client, &blobs, from);
             let mut all: Vec<LayerFacts> = Vec::new();
             let ids = self.promise.layers.iter().map(|layer| layer.diff_id);
             for (position, diff_id) in ids.enumerate() {
                 let layers = &self.promise.layers[..position];
                 let before = layers.iter().position(|layer| layer.diff_id == diff_id);
                 all.push(if missing.contains(&position) {
-                    self.stream_layer(&mut pieces, &self.layers[position], diff_id, sink)?
+                    let left_at = left_at.filter(|_| missing.first() == Some(&position));
+                    self.stream_layer(&mut pieces, position, left_at, sink)?
                 } else if let Some(before) = before {
                     all[before].clone()
                 } else {
@@ -118,34 +125,48 @@ impl RegistrySource {
         })
     }
 
+    /// Where an earlier run has left a layer.
+    fn left_at(&self, position: usize, sink: &dyn Sink) -> Option<Point> {
+        let point = sink.left_at(self.promise.layers[position].diff_id)?;
+        (point.compressed < self.layers[position].size).then_some(point)
+    }
+
     fn stream_layer(
         &self,
         pieces: &mut Pieces,
-        blob: &Blob,
-        diff_id: Sha256,
+        position: usize,
+        left_at: Option<Point>,
         sink: &mut dyn Sink,
     ) -> Result<LayerFacts> {
-        let mut compressed = pieces.layer(blob.size);
+        let blob = &self.layers[position];
+        let diff_id = self.promise.layers[position].diff_id;
         sink.begin(&blob_label(diff_id)?, Some(diff_id))?;
         let place = || format!("layer {} from {}", blob.digest, self.client.endpoint());
-        let copied = uncompressed(&mut compressed)
-            .map_err(|cause| {
-                cause
-                    .downcast()
-                    .unwrap_or_else(|cause| Error::Damaged(cause.to_string()))
-            })
-            .and_then(|mut layer| copy(&mut layer, sink));
+        let mut compressed = pieces.layer(blob.size - left_at.map_or(0, |point| point.compressed));
+        let copied = match left_at {
+            Some(point) => go_on(&mut compressed, point, sink),
+            None => copy_whole(&mut compressed, sink),
+        };
         let facts = match copied {
-            // The blob's digest tells whether the registry or the image is wrong.
             Err(error @ Error::Damaged(_)) => {
-                self.client.check(blob, compressed.finish()?)?;
+                self.check(blob, left_at, compressed)?;
                 return Err(error.at(place()));
             }
             copied => copied?,
         };
-        self.client.check(blob, compressed.finish()?)?;
+        self.check(blob, left_at, compressed)?;
         sink.end(facts.clone())?;
         Ok(facts)
+    }
+
+    /// The blob's digest tells whether the registry or the image is wrong. It cannot be told without
+    /// the blob's start; then the layer's own digest, which counts anyway, is left alone.
+    fn check(&self, blob: &Blob, left_at: Option<Point>, all: Compressed<'_>) -> Result<()> {
+        let found = all.finish()?;
+        match left_at {
+            Some(_) => Ok(()),
+            None => self.client.check(blob, found),
+        }
     }
 }
 
@@ -167,6 +188,31 @@ impl ImageSource for RegistrySource {
         sink.end(LayerFacts::default())?;
         Ok(config.image(&self.wish, facts, Some(self.promise.digest.clone())))
     }
+}
+
+/// Copies a layer from its start.
+fn copy_whole(compressed: &mut Compressed<'_>, sink: &mut dyn Sink) -> Result<LayerFacts> {
+    let fail = |cause: io::Error| {
+        cause
+            .downcast()
+            .unwrap_or_else(|cause| Error::Damaged(cause.to_string()))
+    };
+    let start = start_of(compressed).map_err(fail)?;
+    let gzip = is_gzip(&start);
+    let whole = io::Cursor::new(start).chain(compressed);
+    if gzip {
+        copy_rest(Watch::new(), &mut Gunzip::new(whole), sink, Gunzip::point)
+    } else {
+        copy(&mut uncompressed(whole).map_err(fail)?, sink)
+    }
+}
+
+/// Copies what an earlier run has not packed of a layer.
+fn go_on(rest: &mut Compressed<'_>, point: Point, sink: &mut dyn Sink) -> Result<LayerFacts> {
+    let mut watch = Watch::new();
+    let history = sink.take_packed(&mut |bytes| watch.update(bytes))?;
+    let mut layer = Gunzip::resume(rest, point, &history);
+    copy_rest(watch, &mut layer, sink, Gunzip::point)
 }
 
 /// Why no registry could serve the image.

@@ -19,6 +19,7 @@ impl EncodeWorker {
     pub fn work(&mut self, step: Step<Buffer>) -> Result<Step<Piece>> {
         Ok(match step {
             Step::Base(chunk) => Step::Base(chunk),
+            Step::Point(point) => Step::Point(point),
             Step::Chunk(raw) => Step::Chunk(self.piece(&raw)?),
             Step::Begin { tree, path, alone } => Step::Begin { tree, path, alone },
             Step::End {

@@ -10,6 +10,7 @@ use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::{Chunk, LayerFacts};
 use crate::digest::{GitBlobHasher, Hasher, Sha256, Xxh3};
 use crate::error::{Error, Result};
+use crate::image::Point;
 use crate::pack::base::{Base, BaseFile};
 use crate::pack::progress::Progress;
 use crate::pack::source::Expected;
@@ -42,6 +43,26 @@ pub struct KnownFile {
     pub complete: Option<(u64, Sha256)>,
     /// What was seen inside, of a complete layer of an image.
     pub facts: Option<LayerFacts>,
+    /// Where an incomplete layer can be gone on with.
+    pub point: Option<Point>,
+}
+
+/// Where a file was left, and chunks in the volumes that hold all before.
+#[derive(Clone, Copy)]
+pub struct Left<'a> {
+    /// Where.
+    pub point: Point,
+    /// What is there.
+    pub chunks: &'a [Chunk],
+}
+
+impl KnownFile {
+    fn left(&self) -> Option<Left<'_>> {
+        let (point, chunks) = (self.point?, &self.chunks[..]);
+        let raw: u64 = chunks.iter().map(|chunk| u64::from(chunk.raw)).sum();
+        let in_volumes = !chunks.iter().any(Chunk::is_in_base);
+        (in_volumes && point.raw <= raw).then_some(Left { point, chunks })
+    }
 }
 
 /// The file that is coming in.
@@ -89,6 +110,25 @@ impl<'a> Intake<'a> {
     pub fn packed(&self, tree: TreeId, path: &RelPath) -> Option<&KnownFile> {
         let mut complete = self.known.iter().filter(|known| known.complete.is_some());
         complete.find(|known| (known.tree, &known.path) == (tree, path))
+    }
+
+    /// The file of this path that the earlier run has left unfinished, when it can be gone on with
+    /// from its chunks in the volumes.
+    #[must_use]
+    pub fn left(&self, tree: TreeId, path: &RelPath) -> Option<Left<'_>> {
+        let same = |known: &&KnownFile| (known.tree, &known.path) == (tree, path);
+        self.known.iter().find(same).and_then(KnownFile::left)
+    }
+
+    /// The same of the file that was just begun.
+    #[must_use]
+    pub fn left_of_current(&self) -> Option<Left<'_>> {
+        self.current.as_ref()?.known.as_ref()?.left()
+    }
+
+    /// Where a later run can go on with the file at hand, behind the last chunk.
+    pub fn point(&self, point: Point) -> Result<()> {
+        self.send(Step::Point(point))
     }
 
     /// Goes past a complete known file without reading it again.

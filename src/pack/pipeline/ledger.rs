@@ -79,6 +79,7 @@ impl<'a> Ledger<'a> {
             }
             Step::Chunk(piece) => self.chunk(&piece),
             Step::Base(chunk) => self.take_of_base(chunk),
+            Step::Point(point) => self.write(Line::Point(point)),
             Step::End {
                 size,
                 sha256,

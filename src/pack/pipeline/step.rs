@@ -3,6 +3,7 @@
 use crate::bundle::codec::Encoded;
 use crate::bundle::manifest::{Chunk, LayerFacts};
 use crate::digest::{Sha256, Xxh3};
+use crate::image::Point;
 use crate::pack::tree::TreeId;
 use crate::path::RelPath;
 
@@ -21,6 +22,8 @@ pub enum Step<C> {
     Chunk(C),
     /// Its next chunk is one of the base.
     Base(Chunk),
+    /// Where the file can be gone on with when this run ends.
+    Point(Point),
     /// The file is complete and as its source promised.
     End {
         /// Bytes.

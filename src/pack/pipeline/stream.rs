@@ -5,8 +5,9 @@ use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
-use crate::image::{ImageSource, Sink, blob_label};
+use crate::image::{HISTORY, ImageSource, Point, Sink, blob_label};
 use crate::pack::source::Expected;
+use crate::pack::stored::StoredChunks;
 use crate::pack::tree::TreeId;
 use crate::parallel::Buffer;
 use crate::path::RelPath;
@@ -18,12 +19,15 @@ pub fn feed_image(
     intake: &mut Intake<'_>,
     tree: TreeId,
     source: &mut dyn ImageSource,
+    stored: &StoredChunks,
 ) -> Result<Image> {
     let mut sink = ImageSink {
         intake,
         tree,
+        stored,
         chunk: None,
         filled: 0,
+        point: None,
     };
     let result = source.stream(&mut sink);
     if matches!(result, Err(Error::Damaged(_))) {
@@ -35,9 +39,13 @@ pub fn feed_image(
 struct ImageSink<'a, 'b> {
     intake: &'a mut Intake<'b>,
     tree: TreeId,
+    /// What an earlier run has packed.
+    stored: &'a StoredChunks,
     /// The chunk that is being filled, and how far.
     chunk: Option<Buffer>,
     filled: usize,
+    /// The last place before which all bytes came.
+    point: Option<Point>,
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "16 MiB")]
@@ -86,6 +94,7 @@ impl Sink for ImageSink<'_, '_> {
 
     fn begin(&mut self, label: &RelPath, promised: Option<Sha256>) -> Result<()> {
         let expected = promised.map_or(Expected::Nothing, Expected::Sha256);
+        self.point = None;
         self.intake.begin(self.tree, label, 0, expected)
     }
 
@@ -99,9 +108,40 @@ impl Sink for ImageSink<'_, '_> {
             bytes = later;
             if self.filled == CHUNK {
                 self.flush()?;
+                if let Some(point) = self.point.take() {
+                    self.intake.point(point)?;
+                }
             }
         }
         Ok(())
+    }
+
+    fn point(&mut self, point: Point) {
+        self.point = Some(point);
+    }
+
+    fn left_at(&self, layer: Sha256) -> Option<Point> {
+        let label = blob_label(layer).ok()?;
+        Some(self.intake.left(self.tree, &label)?.point)
+    }
+
+    fn take_packed(&mut self, seen: &mut dyn FnMut(&[u8])) -> Result<Vec<u8>> {
+        let Some(left) = self.intake.left_of_current() else {
+            return Err(Error::Failed("nothing of this layer is packed".into()));
+        };
+        let (mut ahead, chunks) = (left.point.raw, left.chunks.to_vec());
+        let mut reader = self.stored.reader()?;
+        let (mut raw, mut history) = (Vec::new(), Vec::new());
+        for chunk in &chunks {
+            reader.read(chunk, &mut raw)?;
+            raw.truncate(usize::try_from(ahead).unwrap_or(usize::MAX));
+            ahead -= raw.len() as u64;
+            seen(&raw);
+            self.write(&raw)?;
+            history.extend_from_slice(&raw[raw.len().saturating_sub(HISTORY)..]);
+            history.drain(..history.len().saturating_sub(HISTORY));
+        }
+        Ok(history)
     }
 
     fn end(&mut self, facts: LayerFacts) -> Result<Sha256> {
