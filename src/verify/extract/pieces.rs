@@ -1,7 +1,6 @@
 //! Chunks of the files to unpack, one after the other, and the work on one of them.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::fs::File;
 
 use super::targets::Target;
 use crate::bundle::CHUNK_SIZE;
@@ -9,8 +8,8 @@ use crate::bundle::codec::Decoder;
 use crate::bundle::media::Media;
 use crate::digest::Xxh3;
 use crate::error::{Error, Result};
-use crate::fs::create_dir_all;
-use crate::parallel::{Buffer, Buffers};
+use crate::fs::{create_dir_all, write_direct};
+use crate::parallel::{Aligned, Buffers};
 
 /// A chunk of a file that is being unpacked; an empty file has one without a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub struct Decoded {
     /// Which one.
     pub piece: Piece,
     /// Its raw bytes, written already; or why they cannot be had.
-    pub raw: Result<Buffer>,
+    pub raw: Result<Aligned>,
 }
 
 /// All pieces in the order of the files.
@@ -82,11 +81,9 @@ impl<'a> Worker<'a> {
         let target = &self.targets[piece.target];
         let index = target.file.chunks.get(piece.position).copied();
         let chunk = index.and_then(|index| self.media.manifest().chunks.get(index as usize));
-        // Of its length at once: the decoder fills it again without zeroing it first.
-        let mut raw = self
-            .buffers
-            .take(chunk.map_or(0, |chunk| chunk.raw as usize));
-        let read = index.map_or(Ok(()), |index| self.decode(index, raw.as_vec()));
+        let len = chunk.map_or(0, |chunk| chunk.raw as usize);
+        let mut raw = self.buffers.aligned(len);
+        let read = index.map_or(Ok(()), |index| self.decode(index, &mut raw));
         let raw = match read {
             Ok(()) => {
                 write(target, piece.position, &raw)?;
@@ -98,11 +95,11 @@ impl<'a> Worker<'a> {
     }
 
     /// The fast check is enough here: the file's SHA-256 follows. It says which chunk is damaged.
-    fn decode(&mut self, index: u32, raw: &mut Vec<u8>) -> Result<()> {
+    fn decode(&mut self, index: u32, raw: &mut [u8]) -> Result<()> {
         self.media.read_unchecked(index, &mut self.stored)?;
         let chunk = &self.media.manifest().chunks[index as usize];
         self.decoder
-            .decode(chunk.encoding, &self.stored, chunk.raw as usize, raw)
+            .decode_into(chunk.encoding, &self.stored, raw)
             .map_err(|error| self.media.damaged(index, &error.to_string()))?;
         if Xxh3::of(raw) == chunk.xxh3 {
             Ok(())
@@ -114,9 +111,5 @@ impl<'a> Worker<'a> {
 
 fn write(target: &Target<'_>, position: usize, raw: &[u8]) -> Result<()> {
     let path = target.part_path();
-    OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .and_then(|file| file.write_all_at(raw, position as u64 * CHUNK_SIZE))
-        .map_err(Error::io("write", &path))
+    write_direct(&path, raw, position as u64 * CHUNK_SIZE).map_err(Error::io("write", &path))
 }
