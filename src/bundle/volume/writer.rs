@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::behind::WriteBehind;
 use super::layout::{BLOCK, END, entry_header, fits, padding};
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::Volume;
@@ -24,6 +25,7 @@ pub struct VolumeWriter {
     name: String,
     closed: Vec<Volume>,
     open: Option<Open>,
+    behind: WriteBehind,
 }
 
 /// The volume at hand.
@@ -57,6 +59,7 @@ impl VolumeWriter {
             name: "vol".into(),
             closed,
             open,
+            behind: WriteBehind::start(),
         }
     }
 
@@ -87,6 +90,7 @@ impl VolumeWriter {
         let offset = open.hasher.bytes();
         open.write(stored)?;
         open.write(zeros(padding(len)))?;
+        self.behind.wrote(&open.path, stored.len());
         Ok((number, offset))
     }
 
