@@ -237,6 +237,22 @@ fn ctrl_c_says_how_to_go_on() {
     assert!(content(&out) == content(&whole));
 }
 
+#[test]
+fn a_limit_on_the_size_of_files_is_told_before_the_system_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let wanted = pack(dir.path(), &dir.path().join("out"));
+    // In blocks of 512 bytes: 10 MB.
+    let limited = "ulimit -f 20000 && exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited]).arg(wanted.get_program());
+    let output = command.args(wanted.get_args()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("beyond 10240000 bytes"), "{said}");
+    assert!(said.contains("ulimit -f unlimited"), "{said}");
+}
+
 /// Packs a model of this shape for a target; status and what was said.
 fn pack_for(target: &str) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();

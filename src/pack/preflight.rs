@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{ErrorKind, Seek as _, SeekFrom};
 use std::path::Path;
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::bundle::parity::Share;
 use crate::bundle::volume::MIN_VOLUME_SIZE;
 use crate::error::{Error, Result};
@@ -152,6 +154,14 @@ pub fn check_volume_size(out: &Path, volume_size: u64) -> Result<()> {
     if volume_size < MIN_VOLUME_SIZE {
         return Err(Error::Usage(format!(
             "volumes of {volume_size} bytes are too small; --volume-size must be at least {MIN_VOLUME_SIZE}"
+        )));
+    }
+    if let Some(most) = getrlimit(Resource::Fsize).current
+        && most < volume_size - 1
+    {
+        return Err(Error::Usage(format!(
+            "no file may grow beyond {most} bytes here; run `ulimit -f unlimited` first, or choose a smaller \
+             --volume-size"
         )));
     }
     let probe = tempfile::tempfile_in(out).or_else(|_| named_probe(out));
