@@ -112,7 +112,14 @@ impl Stage {
             progress: &|_, _| (),
         };
         distribute::open(&members, media.manifest_bytes(), false).unwrap();
-        distribute::fill(&members, &facts, &Source::Media(media), 0, &show).unwrap();
+        distribute::fill(
+            &members,
+            &facts,
+            &Source::Media(media),
+            &distribute::Way::default(),
+            &show,
+        )
+        .unwrap();
         for member in &members {
             let name = "tiny".into();
             member.perform(Request::Prepare { name, version }).unwrap();

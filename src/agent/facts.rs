@@ -23,7 +23,8 @@ pub struct Facts {
     pub runtime_complaint: Option<String>,
     /// Who has the ports that were asked for; free ones are absent.
     pub listeners: Vec<Listener>,
-    /// Free space, in the order of the paths asked for; the runtime's own directory last.
+    /// Free space, in the order of the paths asked for; then where the runtime keeps images, and
+    /// where it keeps an archive while it loads it.
     pub space: Vec<Space>,
     /// Milliseconds since 1970 on the node's clock.
     pub clock_ms: i64,

@@ -168,6 +168,16 @@ fn join(errors: &[Error], code: u8) -> Error {
     Error::from_code(code, sentences.join("\n"))
 }
 
+impl From<Member> for Contact {
+    fn from(member: Member) -> Self {
+        Self {
+            name: member.host.address.clone(),
+            address: Some(member.address),
+            member: Ok(member),
+        }
+    }
+}
+
 impl Contact {
     /// Whether its agent still stood at last notice.
     #[must_use]

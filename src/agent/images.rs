@@ -40,11 +40,42 @@ pub fn load(
             tools: &tools,
             runtime: &runtime.command,
             image,
-            ids: [image.config, manifest_digest(image)?].map(|id| id.to_string()),
+            ids: ids(image)?.map(|id| id.to_string()),
         };
         loaded += u32::from(shelf.ensure(children, &blob)?);
     }
     Ok(loaded)
+}
+
+/// What a runtime may call an image: its config's digest, or with the containerd image store the
+/// digest of the manifest that our archive has.
+pub fn ids(image: &Image) -> Result<[Sha256; 2]> {
+    Ok([image.config, manifest_digest(image)?])
+}
+
+/// Whether the runtime has each of these images, under any of its ids.
+#[must_use]
+pub fn has(children: &Children, images: &[Vec<Sha256>]) -> Vec<bool> {
+    let tools = Tools(children);
+    let runtime = find_runtime(&tools).0;
+    let is_there = |ids: &Vec<Sha256>| {
+        let runtime = runtime.as_ref().map(|runtime| runtime.command.as_str());
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        runtime.is_some_and(|runtime| known(&tools, runtime, &ids).is_some())
+    };
+    images.iter().map(is_there).collect()
+}
+
+/// The first of these ids under which a runtime knows an image.
+fn known<'a>(tools: &Tools, runtime: &str, ids: &'a [String]) -> Option<&'a String> {
+    ids.iter()
+        .find(|id| id_of(tools, runtime, id).as_ref() == Some(*id))
+}
+
+fn id_of(tools: &Tools, runtime: &str, name: &str) -> Option<String> {
+    let argv = [runtime, "image", "inspect", "--format", "{{.Id}}", name];
+    let answer = tools.output(&argv)?;
+    Some(answer.trim().trim_start_matches("sha256:").to_owned())
 }
 
 /// One image and the runtime that shall have it.
@@ -52,8 +83,6 @@ struct Shelf<'a> {
     tools: &'a Tools<'a>,
     runtime: &'a str,
     image: &'a Image,
-    /// What the runtime may call it: the config's digest, or with the containerd image store the
-    /// digest of the manifest that our archive has.
     ids: [String; 2],
 }
 
@@ -75,33 +104,16 @@ impl Shelf<'_> {
 
     /// Whether the reference means this very image.
     fn is_tagged(&self) -> bool {
-        self.id_of(&self.image.reference)
+        id_of(self.tools, self.runtime, &self.image.reference)
             .is_some_and(|id| self.ids.contains(&id))
     }
 
     /// Gives the reference to an image that is there without it, e.g. after a rollback.
     fn tag(&self) -> bool {
-        let known = self
-            .ids
-            .iter()
-            .find(|id| self.id_of(id).as_ref() == Some(*id));
-        known.is_some_and(|id| {
+        known(self.tools, self.runtime, &self.ids).is_some_and(|id| {
             let argv = [self.runtime, "tag", id, &self.image.reference];
             self.tools.output(&argv).is_some() && self.is_tagged()
         })
-    }
-
-    fn id_of(&self, name: &str) -> Option<String> {
-        let argv = [
-            self.runtime,
-            "image",
-            "inspect",
-            "--format",
-            "{{.Id}}",
-            name,
-        ];
-        let answer = self.tools.output(&argv)?;
-        Some(answer.trim().trim_start_matches("sha256:").to_owned())
     }
 
     fn feed(&self, children: &Children, blob: &impl Fn(Sha256) -> PathBuf) -> Result<()> {

@@ -9,7 +9,7 @@ mod exec;
 pub mod facts;
 pub mod fleet;
 mod http;
-mod images;
+pub mod images;
 pub mod link;
 mod outbox;
 pub mod protocol;

@@ -136,6 +136,11 @@ pub enum Request {
         /// SHA-256 of its manifest.
         manifest: Sha256,
     },
+    /// Which images the container runtime has.
+    HasImages {
+        /// For each of them the ids that the runtime may give it.
+        ids: Vec<Vec<Sha256>>,
+    },
     /// Makes sure that a version can be put into place, and keeps others from changing anything.
     Prepare {
         /// The bundle's name.
@@ -223,6 +228,11 @@ pub enum Answer {
     Loaded {
         /// Images that had to be loaded.
         loaded: u32,
+    },
+    /// To [`Request::HasImages`].
+    HasImages {
+        /// For each whether it is there.
+        has: Vec<bool>,
     },
     /// To [`Request::Installed`]: the manifest's exact bytes, when something is.
     Installed {

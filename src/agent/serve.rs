@@ -145,6 +145,9 @@ impl Session {
             Request::LoadImages { name, manifest } => Answer::Loaded {
                 loaded: self.load_images(&store::manifest(&self.root, &name, manifest)?)?,
             },
+            Request::HasImages { ids } => Answer::HasImages {
+                has: images::has(&self.children, &ids),
+            },
             Request::Bundles => Answer::Bundles {
                 names: store::names(&self.root)?,
             },

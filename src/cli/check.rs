@@ -10,6 +10,7 @@ use super::locate::{bundle_dir, media};
 use super::nodes::{NodeArgs, deployment, plan, say};
 use super::output::{Paint, colours, note, print, print_json, table_with};
 use crate::agent::facts::Facts;
+use crate::agent::fleet::Contact;
 use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
 use crate::cluster::container;
@@ -42,10 +43,13 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = find_media(&args.path)?;
     let manifest = media.as_ref().map(Media::manifest);
-    let mut survey = survey(&args.nodes, manifest, args.data_port)?;
+    let contacts = args.nodes.connect()?;
+    let mut survey = survey(contacts, &args.nodes, manifest, args.data_port)?;
     if let Some(media) = &media {
         let text = String::from_utf8_lossy(media.manifest_bytes());
-        survey.add_content(media.manifest(), &text, args.allow_older);
+        let manifest = media.manifest();
+        let containers = !manifest.images.is_empty() && !args.nodes.is_rehearsal();
+        survey.add_content(manifest, &text, args.allow_older, containers);
     }
     survey.add_chain(args.data_port);
     if args.json {
@@ -77,9 +81,13 @@ fn find_media(paths: &[PathBuf]) -> Result<Option<Media>> {
     media(paths).map(Some)
 }
 
-/// Connects to the nodes of hosts.txt and asks for all that the bundle needs of them.
-pub fn survey(nodes: &NodeArgs, manifest: Option<&Manifest>, data_port: u16) -> Result<Survey> {
-    let contacts = nodes.connect()?;
+/// Asks the nodes for all that the bundle needs of them.
+pub fn survey(
+    contacts: Vec<Contact>,
+    nodes: &NodeArgs,
+    manifest: Option<&Manifest>,
+    data_port: u16,
+) -> Result<Survey> {
     let paths = match manifest {
         Some(manifest) => space::paths(manifest)?,
         None => vec![space::STATE_DIR.parse()?],

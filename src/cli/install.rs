@@ -11,13 +11,13 @@ use super::progress::Meter;
 use super::trust::TrustArgs;
 use super::up::{StartArgs, start};
 use crate::agent::facts::Facts;
-use crate::agent::fleet::Member;
+use crate::agent::fleet::{Contact, Member};
 use crate::agent::protocol::Version;
 use crate::cluster::deployment::Deployment;
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::install::activate::activate;
-use crate::install::distribute::{self, Show};
+use crate::install::distribute::{self, Show, Way};
 use crate::install::source::Source;
 use crate::install::survey::Survey;
 
@@ -52,10 +52,16 @@ pub struct Args {
 
 /// Runs `bundle install`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let source = source(args)?;
-    say("connecting to the nodes");
+    let (source, contacts) = if args.from_nodes {
+        nodes_as_source(args)?
+    } else {
+        let media = media(&args.path)?;
+        args.trust.check(&media)?;
+        say("connecting to the nodes");
+        (Source::Media(media), args.nodes.connect()?)
+    };
     let manifest = source.manifest();
-    let survey = survey(&args.nodes, Some(manifest), args.data_port)?;
+    let survey = survey(contacts, &args.nodes, Some(manifest), args.data_port)?;
     refuse(&survey.rows)?;
     let Survey { members, facts, .. } = survey;
     let containers = !args.nodes.is_rehearsal() && !manifest.images.is_empty();
@@ -107,17 +113,13 @@ fn planned(
     }
 }
 
-/// What to install: from media that are trusted, or what the nodes have.
-fn source(args: &Args) -> Result<Source> {
-    if args.from_nodes {
-        say("asking the nodes what they have");
-        let members = args.nodes.connect_all()?;
-        let name = installed_name(args.name.as_deref(), &members)?;
-        return Source::of_nodes(&members, &name);
-    }
-    let media = media(&args.path)?;
-    args.trust.check(&media)?;
-    Ok(Source::Media(media))
+/// What the nodes have themselves, and the nodes; all of them must answer.
+fn nodes_as_source(args: &Args) -> Result<(Source, Vec<Contact>)> {
+    say("asking the nodes what they have");
+    let members = args.nodes.connect_all()?;
+    let name = installed_name(args.name.as_deref(), &members)?;
+    let source = Source::of_nodes(&members, &name)?;
+    Ok((source, members.into_iter().map(Contact::from).collect()))
 }
 
 /// Brings content and images to every node; returns whether anything was missing.
@@ -136,7 +138,11 @@ fn distribute(
             step: &|step| meter.note(&format!("bundle: {step}")),
             progress: &|done, _| meter.set(done),
         };
-        distribute::fill(members, facts, source, args.data_port, &show)?;
+        let way = Way {
+            port: args.data_port,
+            containers,
+        };
+        distribute::fill(members, facts, source, &way, &show)?;
     }
     let name = &source.manifest().name;
     let identity = Sha256::of(source.manifest_bytes());

@@ -11,6 +11,7 @@ use super::source::{Source, no_giver};
 use super::space;
 use crate::agent::facts::Facts;
 use crate::agent::fleet::{Member, all};
+use crate::agent::images::ids;
 use crate::agent::protocol::{Answer, Request};
 use crate::bundle::manifest::{Chunk, Manifest, Name};
 use crate::bundle::ranges::{indices, ranges};
@@ -24,6 +25,15 @@ pub struct Show<'a> {
     pub step: &'a (dyn Fn(&str) + Sync),
     /// Bytes of a round.
     pub progress: Progress<'a>,
+}
+
+/// What the command line says about an install.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// TCP port of the nodes for the data; 0 takes any free one.
+    pub port: u16,
+    /// Whether images go into the nodes' container runtimes.
+    pub containers: bool,
 }
 
 /// Opens the bundle on every node; returns which of them have it in place. A node that has a higher
@@ -46,7 +56,7 @@ pub fn fill(
     members: &[Member],
     facts: &[Facts],
     source: &Source,
-    port: u16,
+    way: &Way,
     show: &Show<'_>,
 ) -> Result<()> {
     (show.step)("looking at what the nodes have");
@@ -54,14 +64,14 @@ pub fn fill(
         members,
         origin: Origin::Nobody,
         manifest: source.manifest(),
-        port,
+        port: way.port,
         dialed: Dialed::default(),
         progress: show.progress,
     };
     let mut lost = Lost::default();
     let mut missing = lost.inventory(members);
     check_base(members, source, &missing)?;
-    check_space(members, facts, source, &missing)?;
+    check_space(members, facts, source, &missing, way.containers)?;
     let (began, mut rounds) = (Instant::now(), Rounds::default());
     let mut outcome = Outcome::default();
     let mut is_first = true;
@@ -80,7 +90,7 @@ pub fn fill(
             ),
         };
         if is_first || !outcome.cut.is_empty() {
-            round.dialed = dial(members, &plan.order, round.giver(), port);
+            round.dialed = dial(members, &plan.order, round.giver(), way.port);
             is_first = false;
         }
         plan.order = in_reach(&round, &plan.order, show);
@@ -160,7 +170,8 @@ impl Lost {
             .find(|number| missing[*number].is_empty() && !self.errors.contains_key(number))
     }
 
-    /// Why a member was cut out says more than that it is gone.
+    /// Why a member was cut out says more than that it is gone. One that takes no more would
+    /// fail again, and cost those behind it chunks again.
     fn note(&mut self, members: &[Member], outcome: &Outcome) {
         for cut in &outcome.cut {
             if cut.why == Why::Broken || !members[cut.node].link.is_alive() {
@@ -183,25 +194,41 @@ pub fn load_images(members: &[Member], name: &Name, manifest: Sha256) -> Result<
     Ok(loaded.iter().sum())
 }
 
+/// Of each image whether a member has yet to load it; none has to be without containers.
+pub fn unloaded(member: &Member, manifest: &Manifest, containers: bool) -> Result<Vec<bool>> {
+    if !containers {
+        return Ok(vec![false; manifest.images.len()]);
+    }
+    let ids = manifest.images.iter().map(|image| Ok(ids(image)?.to_vec()));
+    let ids = ids.collect::<Result<_>>()?;
+    match member.link.call(Request::HasImages { ids })? {
+        Answer::HasImages { has } => Ok(has.into_iter().map(|has| !has).collect()),
+        _ => Err(member.link.unexpected()),
+    }
+}
+
 fn check_space(
     members: &[Member],
     facts: &[Facts],
     source: &Source,
     missing: &Missing,
+    containers: bool,
 ) -> Result<()> {
-    let checks = members
-        .iter()
-        .zip(facts)
-        .zip(missing)
-        .map(|((member, facts), missing)| {
+    let load = fan_out(members, |member| {
+        unloaded(member, source.manifest(), containers)
+    });
+    let load = all(load)?;
+    let checks = members.iter().zip(facts).zip(missing).zip(&load).map(
+        |(((member, facts), missing), load)| {
             space::check(
                 &member.host.address,
                 source.manifest(),
                 facts,
                 missing,
-                true,
+                load,
             )
-        });
+        },
+    );
     all(checks.collect()).map(drop)
 }
 

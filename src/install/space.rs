@@ -26,28 +26,34 @@ pub fn paths(manifest: &Manifest) -> Result<Vec<AbsPath>> {
         .collect()
 }
 
-/// Checks one node. `missing` are half-open ranges of chunk indices, `load` whether the images
-/// have yet to go into the runtime's own storage.
+/// Checks one node. `missing` are half-open ranges of chunk indices, `load` says of each image
+/// whether it has yet to go into the runtime's own storage.
 pub fn check(
     node: &str,
     manifest: &Manifest,
     facts: &Facts,
     missing: &[(u32, u32)],
-    load: bool,
+    load: &[bool],
 ) -> Result<()> {
     let state = manifest.roots().count();
     let mut roots = 0..state;
     let mut uses: Vec<(usize, u64)> = Vec::new();
     for tree in manifest.trees() {
         let bytes = missing_bytes(manifest, tree, missing);
-        if let Tree::Image(image) = tree {
+        if let Tree::Image(_) = tree {
             uses.push((state, bytes));
-            let unpacked = image.files.iter().map(|file| file.size).sum();
-            uses.push((state + 1, if load { unpacked } else { 0 }));
         } else {
             uses.extend(roots.next().map(|root| (root, bytes)));
         }
     }
+    let unpacked = manifest.images.iter().zip(load).map(|(image, load)| {
+        let bytes = image.files.iter().map(|file| file.size).sum();
+        if *load { bytes } else { 0 }
+    });
+    let unpacked: Vec<u64> = unpacked.collect();
+    uses.push((state + 1, unpacked.iter().sum()));
+    // The archive of one image after another.
+    uses.push((state + 2, unpacked.iter().copied().max().unwrap_or(0)));
     let mut needs: BTreeMap<u64, (u64, &Space)> = BTreeMap::new();
     for (place, bytes) in uses {
         // What a node could not measure cannot be held against it.
@@ -148,9 +154,9 @@ mod tests {
         }
     }
 
-    /// Free MiB on the filesystems of /data, /opt, the state directory and docker.
-    fn facts(devices: [u64; 4], free: [u64; 4]) -> Facts {
-        let space = ["/data", "/opt", STATE_DIR, "/var/lib/docker"]
+    /// Free MiB on the filesystems of /data, /opt, the state directory, docker and its archives.
+    fn facts(devices: [u64; 5], free: [u64; 5]) -> Facts {
+        let space = ["/data", "/opt", STATE_DIR, "/var/lib/docker", "/var/tmp"]
             .iter()
             .zip(devices)
             .zip(free)
@@ -169,22 +175,31 @@ mod tests {
     #[test]
     fn needs_of_one_filesystem_add_up() {
         let all = [(0, 160)];
-        let fits =
-            |devices, free| check("n1", &manifest(), &facts(devices, free), &all, true).is_ok();
-        // 1600 MiB of model, 160 of extras, 800 of image blobs, 800 in docker, 256 of slack each.
-        assert!(fits([1, 2, 3, 4], [1856, 416, 1056, 1056]));
-        assert!(!fits([1, 2, 3, 4], [1855, 416, 1056, 1056]));
-        assert!(!fits([1, 2, 3, 4], [1856, 415, 1056, 1056]));
-        assert!(!fits([1, 2, 3, 4], [1856, 416, 1056, 1055]));
-        assert!(fits([1; 4], [3616; 4]));
-        assert!(!fits([1; 4], [3615; 4]));
+        let fits = |devices, free, load: bool| {
+            check("n1", &manifest(), &facts(devices, free), &all, &[load]).is_ok()
+        };
+        // 1600 MiB of model, 160 of extras, 800 of image blobs, 800 in docker, 800 more while it
+        // loads, 256 of slack each.
+        let exact = [1856, 416, 1056, 1056, 1056];
+        assert!(fits([1, 2, 3, 4, 5], exact, true));
+        for place in 0..5 {
+            let mut less = exact;
+            less[place] -= 1;
+            assert!(!fits([1, 2, 3, 4, 5], less, true), "{place}");
+        }
+        assert!(fits([1; 5], [4416; 5], true));
+        assert!(!fits([1; 5], [4415; 5], true));
+        assert!(fits([1, 2, 3, 4, 4], [1856, 416, 1056, 1856, 1856], true));
+        assert!(!fits([1, 2, 3, 4, 4], [1856, 416, 1056, 1855, 1855], true));
+        // An image that is loaded already needs no room there.
+        assert!(fits([1, 2, 3, 4, 4], [1856, 416, 1056, 0, 0], false));
     }
 
     #[test]
     fn only_what_is_missing_counts() {
-        let facts = facts([1, 2, 3, 4], [300, 0, 0, 0]);
-        assert!(check("n1", &manifest(), &facts, &[(10, 12)], false).is_ok());
-        let error = check("n1", &manifest(), &facts, &[(10, 13)], false).unwrap_err();
+        let facts = facts([1, 2, 3, 4, 5], [300, 0, 0, 0, 0]);
+        assert!(check("n1", &manifest(), &facts, &[(10, 12)], &[false]).is_ok());
+        let error = check("n1", &manifest(), &facts, &[(10, 13)], &[false]).unwrap_err();
         assert_eq!(error.exit_code(), 13);
         assert!(
             error

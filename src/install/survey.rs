@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::dial::dial;
+use super::distribute::unloaded;
 use super::preflight::{self, Found, Row, Wish};
 use super::space;
 use crate::agent::facts::Facts;
@@ -65,18 +66,28 @@ impl Survey {
         survey
     }
 
-    /// Adds what of the bundle is on each node already, and whether the rest fits there.
-    pub fn add_content(&mut self, manifest: &Manifest, text: &str, allow_older: bool) {
-        let looks = fan_out(&self.members, |member| look(member, text, allow_older));
+    /// Adds what of the bundle is on each node already, and whether the rest fits there, with the
+    /// images in the nodes' runtimes if there are `containers`.
+    pub fn add_content(
+        &mut self,
+        manifest: &Manifest,
+        text: &str,
+        allow_older: bool,
+        containers: bool,
+    ) {
+        let looks = fan_out(&self.members, |member| {
+            let lacking = look(member, text, allow_older)?;
+            Ok((lacking, unloaded(member, manifest, containers)?))
+        });
         for ((&place, facts), look) in self.places.iter().zip(&self.facts).zip(looks) {
             let row = &mut self.rows[place];
             row.add(match &look {
-                Ok(None) => preflight::content(0, 0),
-                Ok(Some(lacking)) => preflight::content(count(lacking), manifest.chunks.len()),
+                Ok((None, _)) => preflight::content(0, 0),
+                Ok((Some(lacking), _)) => preflight::content(count(lacking), manifest.chunks.len()),
                 Err(error) => preflight::of_error("content", "unknown", error),
             });
-            if let Ok(Some(lacking)) = look
-                && let Err(error) = space::check(&row.node, manifest, facts, &lacking, true)
+            if let Ok((Some(lacking), load)) = look
+                && let Err(error) = space::check(&row.node, manifest, facts, &lacking, &load)
             {
                 row.add(preflight::of_error("free", "", &error));
             }

@@ -23,7 +23,7 @@ command_disk() {
     run_on "$1" sh -c 'mountpoint -q /data && findmnt -n -o FSTYPE,SOURCE /data | grep -q loop && umount /data' || true
     rm -f "$image"
     truncate -s "$2" "$image"
-    mkfs.ext4 -q -m 0 "$image"
+    "mkfs.${3:-ext4}" -q -m 0 "$image"
     run_on "$1" mount -o loop "$image" /data
 }
 

@@ -38,9 +38,9 @@ pub fn collect(
         .filter_map(|path| space_of(path, &path.below(root)))
         .collect();
     let own = runtime
-        .as_ref()
-        .and_then(|runtime| runtime::directory(tools, runtime));
-    space.extend(own.and_then(|path| space_of(&path, Path::new(path.as_str()))));
+        .iter()
+        .flat_map(|runtime| runtime::directories(tools, runtime));
+    space.extend(own.filter_map(|path| space_of(&path, Path::new(path.as_str()))));
     Facts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into(),
         interface: interface::owner_of(address).unwrap_or_default(),

@@ -12,6 +12,9 @@ const RUNTIMES: &[(&str, &str, &str)] = &[
     ("nerdctl", "{{.ServerVersion}}", "{{.DockerRootDir}}"),
 ];
 
+/// What Docker says of itself when containerd keeps its images.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter";
+
 /// Where containerd keeps what it unpacks; nerdctl does not tell.
 const CONTAINERD: &str = "/var/lib/containerd";
 
@@ -42,15 +45,28 @@ pub fn find(tools: &Tools) -> (Option<Runtime>, Option<String>) {
     (None, join(complaints))
 }
 
-/// The directory that images are loaded into.
-pub fn directory(tools: &Tools, runtime: &Runtime) -> Option<AbsPath> {
-    let (command, _, template) = RUNTIMES
+/// The directory that images are unpacked into, and the one that holds what is to be unpacked
+/// meanwhile. Measured with Docker 28: `docker load` writes the whole archive below its own
+/// directory before it unpacks the first layer. containerd keeps it there for good; podman has it
+/// in /var/tmp.
+pub fn directories(tools: &Tools, runtime: &Runtime) -> Vec<AbsPath> {
+    let Some((command, _, template)) = RUNTIMES
         .iter()
-        .find(|(command, _, _)| *command == runtime.command)?;
-    let answer = tools.output(&[command, "info", "--format", template]);
-    answer
+        .find(|(command, _, _)| *command == runtime.command)
+    else {
+        return Vec::new();
+    };
+    let info = |template| tools.output(&[command, "info", "--format", template]);
+    let by_containerd = info("{{.DriverStatus}}").is_some_and(|text| text.contains(SNAPSHOTTER));
+    let told = if by_containerd { None } else { info(template) };
+    let own = told
         .and_then(|text| text.trim().parse().ok())
-        .or_else(|| CONTAINERD.parse().ok())
+        .or_else(|| CONTAINERD.parse().ok());
+    let meanwhile = match *command {
+        "podman" => "/var/tmp".parse().ok(),
+        _ => own.clone(),
+    };
+    own.into_iter().chain(meanwhile).collect()
 }
 
 /// `COMMAND: ` and the last thing that it said.
