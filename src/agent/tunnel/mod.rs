@@ -63,6 +63,8 @@ pub fn enter(
         .name("enter".into())
         .spawn(move || {
             for (number, stream) in (0..).zip(listener.incoming().map_while(io::Result::ok)) {
+                // Known before the other end is told of it, which may close it at once.
+                let stream = of_listener.keep(number, stream);
                 if of_listener.send(&Frame::Open(number)).is_err() {
                     return;
                 }
@@ -128,12 +130,16 @@ impl End {
         output.flush()
     }
 
-    /// Carries what comes in at a connection until it ends.
-    fn carry(self: &Arc<Self>, number: u32, stream: TcpStream) {
+    fn keep(&self, number: u32, stream: TcpStream) -> Arc<TcpStream> {
         // Without a timeout a program that takes nothing would hold up the others, no more.
         let _ = stream.set_write_timeout(Some(STALL));
         let stream = Arc::new(stream);
         lock(&self.connections).insert(number, Arc::clone(&stream));
+        stream
+    }
+
+    /// Carries what comes in at a connection until it ends.
+    fn carry(self: &Arc<Self>, number: u32, stream: Arc<TcpStream>) {
         let end = Arc::clone(self);
         let work = move || {
             let mut buffer = vec![0; MAX];
@@ -187,6 +193,7 @@ impl End {
             Frame::Alive => {}
             Frame::Open(number) => {
                 if let Some(stream) = open(number) {
+                    let stream = self.keep(number, stream);
                     self.carry(number, stream);
                 }
             }
