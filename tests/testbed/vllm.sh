@@ -17,6 +17,11 @@ vllm_cpu_layer() {
     # Ray hands out workers by this resource; the CPU platform names none, and so could not run on Ray.
     sed -i 's/^    ray_device_key: str = ""$/    ray_device_key: str = "GPU"/' "$packages/vllm/platforms/interface.py"
     grep -q 'ray_device_key: str = "GPU"' "$packages/vllm/platforms/interface.py"
+    # Workers that agree on this name talk through shared memory. It holds the head's port only, so those of other nodes
+    # agree as well, and do not find it: "open shm in SHMManager failed". With the node's address they use gloo.
+    sed -i 's/^            else init_method.split(":")\[-1\]$/& + "-" + os.environ.get("VLLM_HOST_IP", "")/' \
+        "$packages/vllm/v1/worker/cpu_worker.py"
+    grep -q 'VLLM_HOST_IP' "$packages/vllm/v1/worker/cpu_worker.py"
     install -D "$HERE/image/ray" "$root/usr/local/bin/ray"
     install -D "$HERE/vllm/vllm" "$root/usr/local/bin/vllm"
 }
