@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::locate::{bundle_dir, media};
-use super::nodes::{NodeArgs, deployment, plan, say};
+use super::nodes::{NodeArgs, deployment, say};
 use super::output::{Paint, colours, note, print, print_json, table_with};
 use crate::agent::facts::Facts;
 use crate::agent::fleet::Contact;
@@ -64,8 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(manifest) if !manifest.images.is_empty() && !args.nodes.is_rehearsal() => {
             // Ready each, but do they fit together, and the model on them?
             let Survey { members, facts, .. } = &survey;
-            deployment(members, facts, manifest.clone())?;
-            plan(members, facts, manifest, media.as_ref())?;
+            deployment(members, facts, manifest.clone(), media.as_ref())?;
             Ok(())
         }
         _ => Ok(()),

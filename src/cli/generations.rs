@@ -61,7 +61,7 @@ pub fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
         return print(&format!("{name} is rolled back; `bundle up` starts it"));
     }
     let before = NameArgs::new(Some(name.to_string())).installed(&members)?;
-    let deployment = deployment(&members, &facts, before)?;
+    let deployment = deployment(&members, &facts, before, None)?;
     start(&nodes, &deployment, &args.start)
 }
 

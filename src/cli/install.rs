@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::check::{refuse, survey};
 use super::generations::stop;
 use super::locate::media;
-use super::nodes::{NodeArgs, deployment, installed_name, nodes, plan, say};
+use super::nodes::{NodeArgs, deployment, installed_name, nodes, say};
 use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
@@ -100,11 +100,7 @@ fn planned(
         Source::Media(media) => Some(media),
         Source::Nodes { .. } => None,
     };
-    let planned = deployment(members, facts, manifest.clone()).and_then(|deployment| {
-        plan(members, facts, manifest, media)?;
-        Ok(deployment)
-    });
-    match planned {
+    match deployment(members, facts, manifest.clone(), media) {
         Err(error) if args.no_start => {
             say(&format!("it could not be started on these nodes: {error}"));
             Ok(None)

@@ -165,9 +165,17 @@ pub fn nodes<'a>(members: &'a [Member], facts: &[Facts]) -> Vec<Node<'a>> {
     members.iter().zip(facts).map(node).collect()
 }
 
-/// The deployment of a bundle on these nodes.
-pub fn deployment(members: &[Member], facts: &[Facts], manifest: Manifest) -> Result<Deployment> {
-    Deployment::plan(manifest, &wishes(members, facts))
+/// The deployment of a bundle on these nodes; refused when it cannot work there, be it for the
+/// model's sake. `media` may hold the model's configuration; otherwise a node does.
+pub fn deployment(
+    members: &[Member],
+    facts: &[Facts],
+    manifest: Manifest,
+    media: Option<&Media>,
+) -> Result<Deployment> {
+    let deployment = Deployment::plan(manifest, &wishes(members, facts))?;
+    plan(members, facts, &deployment.manifest, media)?;
+    Ok(deployment)
 }
 
 /// How the bundle's model fits these nodes; refuses what cannot work there. Nothing where there is

@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     );
     add(
         "commands.txt",
-        match deployment(&members, &facts, manifest.clone()) {
+        match deployment(&members, &facts, manifest.clone(), None) {
             Ok(deployment) => commands(&nodes, &deployment),
             Err(error) => format!("{error}\n"),
         },

@@ -67,12 +67,15 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     let facts = facts(&members, &manifest)?;
     let nodes = nodes(&members, &facts);
     if args.dry_run {
-        return print(&commands(&nodes, &deployment(&members, &facts, manifest)?));
+        return print(&commands(
+            &nodes,
+            &deployment(&members, &facts, manifest, None)?,
+        ));
     }
     let manifest = settle(&members, &nodes, manifest)?;
     start(
         &nodes,
-        &deployment(&members, &facts, manifest)?,
+        &deployment(&members, &facts, manifest, None)?,
         &args.start,
     )
 }
@@ -124,7 +127,7 @@ pub fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     start::down(&nodes, &manifest.name)?;
     start(
         &nodes,
-        &deployment(&members, &facts, manifest)?,
+        &deployment(&members, &facts, manifest, None)?,
         &args.start,
     )
 }

@@ -5,8 +5,15 @@ use serde::Deserialize;
 /// Known messages; data, so that a new one needs no code.
 const TABLE: &str = include_str!("causes.toml");
 
-/// Lines that only wrap an error which was printed before.
-const WRAPPERS: [&str; 2] = ["See root cause above", "See stack trace above"];
+/// Lines that only wrap an error which is printed before or after them.
+const WRAPPERS: [&str; 3] = [
+    "See root cause above",
+    "See stack trace above",
+    "RayTaskError(",
+];
+
+/// Words of lines that are no errors, whatever they speak of.
+const LEVELS: [&str; 3] = ["DEBUG", "INFO", "WARNING"];
 
 /// Words that make a line an error although no known message matches.
 const ERROR_WORDS: [&str; 4] = ["Error:", "Error(", "Exception:", "error:"];
@@ -91,7 +98,14 @@ pub fn first_cause(mut lines: Vec<LogLine>) -> Option<Cause> {
         })
     };
     known(false).or_else(|| {
-        let looks_bad = |line: &&LogLine| ERROR_WORDS.iter().any(|word| line.text.contains(word));
+        let looks_bad = |line: &&LogLine| {
+            let is_mild = || {
+                line.text
+                    .split_whitespace()
+                    .any(|word| LEVELS.contains(&word))
+            };
+            ERROR_WORDS.iter().any(|word| line.text.contains(word)) && !is_mild()
+        };
         let consequence = known(true);
         let unknown = lines.iter().find(looks_bad).map(|line| Cause {
             line: line.clone(),
@@ -104,11 +118,11 @@ pub fn first_cause(mut lines: Vec<LogLine>) -> Option<Cause> {
     })
 }
 
-/// What helps against a message, when it is known.
+/// What helps against a message, as a line to follow it; empty when it is not known.
 #[must_use]
-pub fn remedy(message: &str) -> Option<String> {
-    let known = table().into_iter().find(|known| known.is_in(message))?;
-    Some(known.remedy)
+pub fn advice(message: &str) -> String {
+    let known = table().into_iter().find(|known| known.is_in(message));
+    known.map_or_else(String::new, |known| format!("\nremedy: {}", known.remedy))
 }
 
 fn is_noise(text: &str) -> bool {
@@ -198,7 +212,9 @@ mod tests {
         .unwrap();
         assert_eq!(cause.line.node, "n2");
         assert!(cause.remedy.unwrap().contains("iface="));
-        assert!(remedy("docker: could not select device driver").is_some());
+        let advice = advice("docker: could not select device driver");
+        assert!(advice.starts_with("\nremedy: "), "{advice}");
+        assert_eq!(super::advice("docker: unknown"), "");
     }
 
     #[test]
@@ -209,6 +225,16 @@ mod tests {
                 "n1",
                 2,
                 "RuntimeError: Engine failed. See root cause above.",
+            ),
+            line(
+                "n1",
+                2,
+                "WARNING 11-24 [utils.py:255] This can cause errors like `OSError: [Errno 24] Too many open files`.",
+            ),
+            line(
+                "n1",
+                2,
+                "ERROR 11-24 [core.py:1510] ray.exceptions.RayTaskError(RuntimeError): ray::init (pid=94)",
             ),
             line("n2", 3, "ValueError: unknown thing"),
         ])

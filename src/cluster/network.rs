@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
+use super::causes::advice;
 use super::container::{name, surroundings};
 use super::deployment::{Deployment, MEETING_PORT};
 use super::node::Node;
@@ -95,9 +96,11 @@ fn judge(answers: &[(&str, Exited)]) -> Result<()> {
         return Ok(());
     };
     let causes = failed().filter(|(_, exited)| blame(exited) == first);
-    let sentences: Vec<String> = causes
-        .map(|(node, exited)| format!("{node}: {}", said(exited)))
-        .collect();
+    let sentence = |(node, exited): &(&str, Exited)| {
+        let said = said(exited);
+        format!("{node}: {said}{}", advice(&said))
+    };
+    let sentences: Vec<String> = causes.map(sentence).collect();
     Err(Error::Failed(format!(
         "the nodes cannot work together, so nothing was started:\n{}",
         sentences.join("\n")
@@ -121,7 +124,9 @@ fn said(exited: &Exited) -> String {
         .lines()
         .rev()
         .find_map(|line| line.strip_prefix("bundle: "));
-    let any = || exited.stderr.lines().rev().find(|line| !line.is_empty());
+    // Docker's last line tells only where help is: "Run 'docker run --help' ...", in older versions "See ...".
+    let tells = |line: &&str| !line.is_empty() && !line.contains(" run --help'");
+    let any = || exited.stderr.lines().rev().find(tells);
     match own.or_else(any) {
         Some(line) => line.to_owned(),
         None => format!(
@@ -173,7 +178,13 @@ mod tests {
         let here = || exited(3, "bundle: there is no interface ib9 here\n", "");
         let there = || exited(4, "bundle: 10.0.0.12 cannot reach 10.0.0.13\n", "");
         let away = || exited(5, "bundle: number 3 did not come\n", "");
-        let broken = || exited(125, "", "docker: could not select device driver\n\n");
+        let broken = || {
+            exited(
+                125,
+                "",
+                "docker: could not select device driver\n\nRun 'docker run --help' for more information\n",
+            )
+        };
         for (answers, expected) in [
             (vec![fine(), fine(), fine()], ""),
             (
@@ -190,7 +201,8 @@ mod tests {
             ),
             (
                 vec![away(), broken(), here()],
-                "b: docker: could not select device driver",
+                "b: docker: could not select device driver\nremedy: the NVIDIA container toolkit is missing or \
+                 docker was not restarted after its installation",
             ),
             (
                 vec![exited(137, "", ""), fine(), fine()],

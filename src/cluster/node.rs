@@ -4,6 +4,7 @@ use crate::agent::link::Link;
 use crate::agent::protocol::{Answer, Exited, Request};
 use crate::error::{Error, Result};
 
+use super::causes::advice;
 use super::container::CONFIG_LABEL;
 
 /// Seconds that a container command may take.
@@ -60,7 +61,8 @@ impl Node<'_> {
         }
     }
 
-    /// Like [`Node::runtime`], but a non-zero status is a failure that quotes what was said.
+    /// Like [`Node::runtime`], but a non-zero status is a failure that quotes what was said, with the known
+    /// remedy.
     pub fn runtime_ok(&self, args: &[String]) -> Result<String> {
         let exited = self.runtime(args)?;
         if exited.status == 0 {
@@ -69,8 +71,10 @@ impl Node<'_> {
         let verb = args.first().map_or("", String::as_str);
         let said = exited.stderr.trim();
         Err(Error::Failed(format!(
-            "{}: `{} {verb}` failed: {said}",
-            self.name, self.runtime
+            "{}: `{} {verb}` failed: {said}{}",
+            self.name,
+            self.runtime,
+            advice(said)
         )))
     }
 
