@@ -15,13 +15,13 @@ use testbed::{Testbed, text};
 
 const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");
 
-/// What an operator writes for a CPU image; the two nodes share every layer.
+/// What an operator writes for a CPU image without a C++ compiler; the two nodes share every layer.
 fn spec(executor: &str) -> String {
     format!(
         "name = \"tiny\"\n[image]\nref = \"bundle-test/vllm-cpu:1\"\n[[model]]\nrepo = \"test/tiny\"\npath = \"/data/models/tiny\"\n\
          [cluster]\nexecutor = \"{executor}\"\ngpus = \"none\"\ntensor_parallel = 2\n\
          pipeline_parallel = 1\nserve_args = [\"--enforce-eager\", \"--max-model-len\", \"256\"]\n\
-         env = {{ VLLM_CPU_KVCACHE_SPACE = \"1\" }}\n"
+         env = {{ VLLM_CPU_KVCACHE_SPACE = \"1\", TORCHDYNAMO_DISABLE = \"1\" }}\n"
     )
 }
 
