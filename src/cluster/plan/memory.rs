@@ -168,6 +168,85 @@ mod tests {
         assert_eq!(memory.longest_context, 131_072);
     }
 
+    /// Weights of the first stage and cache per token on one GPU, worked out by hand from the shapes of the published
+    /// tensors. Within 1 %: the norms are on every GPU, and the first layers of `DeepSeek` are smaller.
+    #[test]
+    fn published_models_weigh_what_their_shapes_say() {
+        for (name, tensors, tensor_parallel, pipeline_parallel, weights, cache_per_token) in [
+            (
+                "deepseek-r1-distill-llama-70b",
+                141_107_412_992,
+                4,
+                4,
+                (20 * 855_654_400 + 128_256 * 8192) * 2 / 4,
+                20 * 2 * 128 * 2 * 2,
+            ),
+            (
+                "deepseek-r1-distill-qwen-32b",
+                65_527_752_704,
+                4,
+                2,
+                (32 * 487_605_248 + 152_064 * 5120) * 2 / 4,
+                32 * 2 * 128 * 2 * 2,
+            ),
+            (
+                "llama-3.1-8b",
+                16_060_522_496,
+                2,
+                1,
+                8_030_261_248,
+                32 * 4 * 128 * 2 * 2,
+            ),
+            (
+                "qwen2.5-0.5b",
+                988_065_536,
+                1,
+                1,
+                494_032_768 * 2,
+                24 * 2 * 64 * 2 * 2,
+            ),
+            // 4 bits, and 16 + 4 for each group of 128.
+            (
+                "qwen2.5-72b-awq",
+                41_595_518_976,
+                4,
+                1,
+                (80 * 457_658_368 + 2 * 152_064 * 8192 * 2) / 4,
+                80 * 2 * 128 * 2 * 2,
+            ),
+            // Without the 62nd layer, which the server leaves out.
+            (
+                "deepseek-r1",
+                688_570_000_000,
+                8,
+                1,
+                673_150_000_000 / 8,
+                61 * 576 * 2,
+            ),
+            (
+                "mixtral-8x7b",
+                93_405_585_408,
+                4,
+                2,
+                (16 * 1_451_270_144 + 32_000 * 4096) * 2 / 4,
+                16 * 2 * 128 * 2 * 2,
+            ),
+        ] {
+            let cut = Cut {
+                tensor_parallel,
+                pipeline_parallel,
+            };
+            let stage = &stages(&shape(name), tensors, cut)[0];
+            let off = stage.weights.abs_diff(weights);
+            assert!(
+                off < weights / 100,
+                "{name}: {} and {weights}",
+                stage.weights
+            );
+            assert_eq!(stage.cache_per_token, cache_per_token, "{name}");
+        }
+    }
+
     #[test]
     fn too_large_weights_name_the_stage_and_the_numbers() {
         let cut = Cut {
