@@ -105,6 +105,43 @@ fn check_gone(bed: &Testbed) {
     }
 }
 
+/// A worker that stays away shows in `status`, and `up` brings it back.
+fn check_loss_shows(bed: &Testbed, work: &Path) {
+    // `docker kill` counts as the operator's wish: no restart policy acts.
+    bed.read("n2", &["docker", "kill", CONTAINER]);
+    let began = Instant::now();
+    let status = bundle(bed, work, "status");
+    eprintln!("`status` took {} s", began.elapsed().as_secs());
+    // 3 while the API still answers.
+    assert!(matches!(status.status.code(), Some(1 | 3)), "{status:?}");
+    let table = String::from_utf8_lossy(&status.stdout);
+    let is_row = |line: &str| line.starts_with("10.77.0.12 ") && line.contains("exited, code 137");
+    assert!(table.lines().any(is_row), "{table}");
+    text(&bundle(bed, work, "up"));
+    assert!(serves(bed));
+}
+
+/// `logs` has every node; `support` has no secret.
+fn check_reports(bed: &Testbed, work: &Path, has_token: bool) {
+    let logs = text(&bundle(bed, work, "logs --tail 5"));
+    for rank in 0..NODES.len() {
+        let node = format!("10.77.0.{}  ", 11 + rank);
+        assert!(logs.lines().any(|line| line.starts_with(&node)), "{logs}");
+    }
+    text(&bundle(bed, work, "support report"));
+    let report = work.join("report");
+    let found = |secret: &str| {
+        let mut grep = Command::new("grep");
+        grep.args(["--recursive", "--quiet", "--fixed-strings", secret]);
+        grep.arg(&report).status().unwrap().success()
+    };
+    assert!(found("bundle: "), "the logs are not in the report");
+    if has_token {
+        let token = bed.read("n1", &["cat", "/var/lib/bundle/heal/ray-token"]);
+        assert!(!token.is_empty() && !found(&token));
+    }
+}
+
 /// Everything that a server room does to one node at a time.
 fn heal(variant: &str) {
     let bed = Testbed::up(&format!("healing-{variant}"), &["4"]);
@@ -112,6 +149,8 @@ fn heal(variant: &str) {
     pack(&bed, work.path(), variant);
     text(&bundle(&bed, work.path(), "install"));
     assert!(serves(&bed));
+    check_reports(&bed, work.path(), variant == "ray");
+    check_loss_shows(&bed, work.path());
 
     // The processes, as after an error: `docker kill` would count as the operator's wish.
     let kill = format!("kill -9 $(docker inspect --format '{{{{.State.Pid}}}}' {CONTAINER})");
@@ -130,6 +169,9 @@ fn heal(variant: &str) {
 
     text(&bundle(&bed, work.path(), "down"));
     check_gone(&bed);
+    let status = bundle(&bed, work.path(), "status");
+    let remarks = String::from_utf8_lossy(&status.stderr);
+    assert!(remarks.contains("is not running; `bundle up`"), "{remarks}");
 }
 
 #[test]

@@ -80,9 +80,12 @@ fn verdict(status: &Status, contacts: Vec<Contact>) -> Result<()> {
     let name = status.bundle.as_deref().unwrap_or_default();
     strays(status)?;
     if status.endpoint.is_none() {
-        return Err(Error::Failed(format!(
-            "{name} does not answer; `bundle logs` may say why"
-        )));
+        let advice = if status.is_down() {
+            "is not running; `bundle up` starts it"
+        } else {
+            "does not answer; `bundle logs` may say why"
+        };
+        return Err(Error::Failed(format!("{name} {advice}")));
     }
     match status.faulty() {
         faulty if faulty.is_empty() => Ok(()),

@@ -124,12 +124,10 @@ pub fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     let facts = facts(&members, &manifest)?;
     let nodes = nodes(&members, &facts);
     let manifest = settle(&members, &nodes, manifest)?;
-    start::down(&nodes, &manifest.name)?;
-    start(
-        &nodes,
-        &deployment(&members, &facts, manifest, None)?,
-        &args.start,
-    )
+    // What cannot start again is not stopped.
+    let deployment = deployment(&members, &facts, manifest, None)?;
+    start::down(&nodes, &deployment.manifest.name)?;
+    start(&nodes, &deployment, &args.start)
 }
 
 /// Runs `bundle down`. What cannot be reached keeps no other node from stopping.

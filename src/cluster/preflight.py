@@ -50,6 +50,8 @@ def own_address():
             found = socket.inet_ntoa(fcntl.ioctl(any_socket, SIOCGIFADDR, request)[20:24])
         except OSError:
             fail(HERE, f"interface {name} has no IPv4 address; correct iface= in hosts.txt")
+    if found.startswith("127."):
+        fail(HERE, f"interface {name} leads to no other node; correct iface= in hosts.txt")
     return found, f"{found} ({name})"
 
 

@@ -1,19 +1,26 @@
 //! How a cluster does: each node, its container, its GPUs, its place in Ray, and the API. What cannot
 //! be asked is part of the answer, so nothing here fails.
 
+mod container;
+mod gpus;
+mod ray;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::container;
+pub use container::Container;
+pub use gpus::GpuMemory;
+pub use ray::Membership;
+
 use crate::agent::fleet::{Contact, Member};
 use crate::agent::protocol::{self, Answer, Exited, Request, Versions};
 use crate::bundle::cluster_spec::Gpus;
 use crate::bundle::manifest::{Manifest, Name};
+use crate::cluster::container::name as container_name;
 use crate::digest::Sha256;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ssh::fan_out;
 
 /// How long a node may take for one answer: whoever asks wants to know of a loss within 30 s.
@@ -21,12 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Seconds after which a command on a node is killed; below [`PATIENCE`].
 const COMMAND: u64 = 8;
-
-/// What may run the container, first choice first.
-const RUNTIMES: [&str; 3] = ["docker", "podman", "nerdctl"];
-
-/// Prints `ADDRESS STATE` for each node that Ray knows, in the order in which they came.
-const RAY_NODES: &str = include_str!("ray_membership.py");
 
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
@@ -61,43 +62,6 @@ pub struct NodeStatus {
     pub ray: Option<Membership>,
 }
 
-/// A container as the runtime describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Container {
-    /// `running`, `restarting`, `exited`, ...
-    pub status: String,
-    /// How often the restart policy had to act.
-    pub restarts: u64,
-    /// Exit code of the last end, if it has ended.
-    pub exit_code: Option<i64>,
-    /// RFC 3339.
-    pub started: String,
-    /// Whether it runs a Ray node.
-    #[serde(skip)]
-    pub uses_ray: bool,
-}
-
-/// How full a GPU is, in MiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct GpuMemory {
-    /// By all processes.
-    pub used_mib: u64,
-    /// All there is.
-    pub total_mib: u64,
-}
-
-/// A node's place in the Ray cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Membership {
-    /// It is there.
-    Alive,
-    /// It was there.
-    Lost,
-    /// It was never there.
-    Absent,
-}
-
 impl Status {
     /// Asks every node at once. Without a `bundle`, only whether they can be reached.
     #[must_use]
@@ -119,7 +83,7 @@ impl Status {
         let head = contacts.first().and_then(|head| head.member.as_ref().ok());
         let head = head.filter(|_| nodes.first().is_some_and(|node| node.error.is_none()));
         if let (Some(head), Some(manifest)) = (head, &manifest) {
-            add_ray(head, contacts, manifest, &mut nodes);
+            ray::add(head, contacts, manifest, &mut nodes);
         }
         Self {
             bundle: bundle.map(ToString::to_string),
@@ -136,6 +100,13 @@ impl Status {
     pub fn faulty(&self) -> Vec<&str> {
         let faulty = self.nodes.iter().filter(|node| !self.is_well(node));
         names(&faulty.collect::<Vec<_>>())
+    }
+
+    /// Whether every node says that it has no container.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.all(|node| node.error.is_none() && node.container.is_none())
     }
 
     /// Names of the nodes that a switch has not reached, and of those that have another version or
@@ -175,12 +146,12 @@ impl NodeStatus {
             (Ok(member), Ok(found), Some(manifest)) => {
                 status.installed = found.generation();
                 status.prepared = found.versions.prepared.and_then(|version| version.manifest);
-                match find_container(member, &container::name(&manifest.name)) {
+                match container::find(member, &container_name(&manifest.name)) {
                     Ok(container) => status.container = container,
                     Err(error) => status.error = Some(error.to_string()),
                 }
                 if manifest.cluster.gpus == Gpus::All {
-                    status.gpus = gpu_memory(member);
+                    status.gpus = gpus::memory(member);
                 }
             }
             _ => {}
@@ -240,108 +211,6 @@ fn run(member: &Member, argv: &[&str]) -> Result<Exited> {
     }
 }
 
-/// The container, from the first runtime that answers.
-fn find_container(member: &Member, name: &str) -> Result<Option<Container>> {
-    let mut complaint = None;
-    for runtime in RUNTIMES {
-        // A runtime that is not installed is an error of the agent: the next may be.
-        let exited = match run(member, &[runtime, "container", "inspect", name]) {
-            Ok(exited) => exited,
-            Err(error) => {
-                complaint.get_or_insert(error);
-                continue;
-            }
-        };
-        if exited.status == 0 {
-            return Ok(parse(&exited.stdout));
-        }
-        if exited.stderr.to_lowercase().contains("no such") {
-            return Ok(None);
-        }
-        let said = exited.stderr.trim();
-        let node = &member.host.address;
-        complaint = Some(Error::Failed(format!("{node}: {runtime} says: {said}")));
-    }
-    match complaint {
-        Some(complaint) => Err(complaint),
-        None => Ok(None),
-    }
-}
-
-/// What `inspect` prints.
-fn parse(json: &str) -> Option<Container> {
-    let found: Value = serde_json::from_str(json).ok()?;
-    let (container, state) = (&found[0], &found[0]["State"]);
-    let status = state["Status"].as_str()?.to_owned();
-    let ended = matches!(status.as_str(), "exited" | "restarting" | "dead");
-    Some(Container {
-        restarts: container["RestartCount"].as_u64().unwrap_or_default(),
-        exit_code: state["ExitCode"].as_i64().filter(|_| ended),
-        started: state["StartedAt"].as_str().unwrap_or_default().to_owned(),
-        uses_ray: container["Config"]["Cmd"]
-            .to_string()
-            .contains("ray start "),
-        status,
-    })
-}
-
-fn gpu_memory(member: &Member) -> Vec<GpuMemory> {
-    let query = [
-        "nvidia-smi",
-        "--query-gpu=memory.used,memory.total",
-        "--format=csv,noheader,nounits",
-    ];
-    let exited = run(member, &query).ok().filter(|exited| exited.status == 0);
-    exited.map_or_else(Vec::new, |exited| parse_memory(&exited.stdout))
-}
-
-/// Reads `used, total` lines.
-fn parse_memory(text: &str) -> Vec<GpuMemory> {
-    let memory = |line: &str| {
-        let (used, total) = line.split_once(',')?;
-        Some(GpuMemory {
-            used_mib: used.trim().parse().ok()?,
-            total_mib: total.trim().parse().ok()?,
-        })
-    };
-    text.lines().filter_map(memory).collect()
-}
-
-/// Asks Ray, in the head's container, for its nodes.
-fn add_ray(head: &Member, contacts: &[Contact], manifest: &Manifest, nodes: &mut [NodeStatus]) {
-    let container = nodes.first().and_then(|head| head.container.as_ref());
-    if !container.is_some_and(|found| found.uses_ray && found.status == "running") {
-        return;
-    }
-    let name = container::name(&manifest.name);
-    let answer = RUNTIMES.iter().find_map(|runtime| {
-        let exited = run(head, &[runtime, "exec", &name, "python3", "-c", RAY_NODES]).ok()?;
-        (exited.status == 0).then_some(exited.stdout)
-    });
-    let Some(answer) = answer else { return };
-    for (node, contact) in nodes.iter_mut().zip(contacts) {
-        node.ray = contact
-            .address
-            .map(|address| membership(&answer, &address.to_string()));
-    }
-}
-
-/// A node that came back has an entry for each time; one of them is alive.
-fn membership(answer: &str, address: &str) -> Membership {
-    let states = || {
-        answer
-            .lines()
-            .filter_map(|line| line.strip_prefix(address)?.strip_prefix(' '))
-    };
-    if states().any(|state| state == "alive") {
-        Membership::Alive
-    } else if states().next().is_some() {
-        Membership::Lost
-    } else {
-        Membership::Absent
-    }
-}
-
 fn endpoint(head: &Member, manifest: &Manifest) -> Option<String> {
     let url = format!(
         "http://{}",
@@ -361,57 +230,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_is_read_from_what_inspect_prints() {
-        let json = r#"[{"RestartCount": 2, "Config": {"Cmd": ["-c", "ray start --block --head"]},
-            "State": {"Status": "restarting", "ExitCode": 137, "StartedAt": "2026-11-24T10:00:00Z"}}]"#;
-        let expected = Container {
-            status: "restarting".into(),
-            restarts: 2,
-            exit_code: Some(137),
-            started: "2026-11-24T10:00:00Z".into(),
-            uses_ray: true,
-        };
-        assert_eq!(parse(json), Some(expected));
-        let running = parse(r#"[{"State": {"Status": "running", "ExitCode": 0}}]"#).unwrap();
-        assert_eq!((running.exit_code, running.uses_ray), (None, false));
-        for text in ["", "[]", "no JSON"] {
-            assert_eq!(parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn memory_is_read_and_broken_gpus_are_left_out() {
-        let memory = |used_mib| GpuMemory {
-            used_mib,
-            total_mib: 15360,
-        };
-        let text = "13012, 15360\n[GPU is lost], 15360\n3, 15360\n";
-        assert_eq!(parse_memory(text), [memory(13012), memory(3)]);
-    }
-
-    #[test]
-    fn a_node_that_came_back_to_ray_is_alive() {
-        let answer =
-            "10.0.0.11 alive\n10.0.0.12 dead\n10.0.0.13 dead\n10.0.0.13 alive\n10.0.0.1 dead\n";
-        let cases = [
-            ("10.0.0.11", Membership::Alive),
-            ("10.0.0.12", Membership::Lost),
-            ("10.0.0.13", Membership::Alive),
-            ("10.0.0.1", Membership::Lost),
-            ("10.0.0.14", Membership::Absent),
-        ];
-        for (address, expected) in cases {
-            assert_eq!(membership(answer, address), expected, "{address}");
-        }
-    }
-
-    #[test]
     fn a_node_does_its_part_or_is_named() {
         let generation = Sha256::of(b"manifest");
         let well = NodeStatus {
             node: "n1".into(),
             installed: Some(generation),
-            container: parse(r#"[{"State": {"Status": "running"}}]"#),
+            container: container::parse(r#"[{"State": {"Status": "running"}}]"#),
             ..NodeStatus::default()
         };
         let change = |node: &str, change: fn(&mut NodeStatus)| {
@@ -442,5 +266,16 @@ mod tests {
             ["lost", "silent", "other", "behind", "empty"]
         );
         assert_eq!(status.strays(), (vec!["behind"], vec!["other"]));
+        let down = |nodes: &[usize]| {
+            let nodes = nodes.iter().map(|&index| status.nodes[index].clone());
+            let nodes = nodes.collect();
+            Status {
+                nodes,
+                ..status.clone()
+            }
+            .is_down()
+        };
+        let (well, silent, empty) = (0, 3, 6);
+        assert!(down(&[empty, empty]) && !down(&[empty, well]) && !down(&[empty, silent]));
     }
 }
