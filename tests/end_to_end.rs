@@ -219,8 +219,8 @@ fn check_answer(bed: &Testbed) {
     assert!(answer["choices"][0]["text"].is_string(), "{answer}");
 }
 
-/// 32 attention heads on three GPUs: refused while nothing has changed on any node.
-fn check_refusal(bed: &Testbed, carried: &Path) {
+/// 32 attention heads on three GPUs are refused.
+fn check_refusal(bed: &Testbed, carried: &Path, verb: &str) {
     let hosts = fs::read_to_string(bed.variable("TESTBED_HOSTS")).unwrap();
     let three = hosts
         .lines()
@@ -232,7 +232,7 @@ fn check_refusal(bed: &Testbed, carried: &Path) {
     )
     .unwrap();
     let line = format!(
-        "cd {} && ./bundle install --hosts ../usb.three --known-hosts {}",
+        "cd {} && ./bundle {verb} --hosts ../usb.three --known-hosts {}",
         carried.display(),
         bed.variable("TESTBED_KNOWN_HOSTS")
     );
@@ -243,9 +243,6 @@ fn check_refusal(bed: &Testbed, carried: &Path) {
         remarks.contains("32 attention heads are not divisible by tensor_parallel 3"),
         "{remarks}"
     );
-    for node in NODES {
-        assert_eq!(bed.read(node, &["ls", "/data"]), "");
-    }
 }
 
 #[test]
@@ -275,7 +272,10 @@ fn four_nodes_from_hub_to_completion() {
             .unwrap(),
     );
 
-    check_refusal(&bed, &carried);
+    check_refusal(&bed, &carried, "install");
+    for node in NODES {
+        assert_eq!(bed.read(node, &["ls", "/data"]), "");
+    }
     let said = text(&bundle(&bed, &carried, "install"));
     assert!(said.contains("answers at http://10.77.0.11:8000"), "{said}");
     check_files(&bed, &files);
@@ -291,6 +291,7 @@ fn four_nodes_from_hub_to_completion() {
     let started =
         |bed: &Testbed| NODES.map(|node| inspect(bed, node)["State"]["StartedAt"].to_string());
     let before = started(&bed);
+    check_refusal(&bed, &carried, "restart");
     let again = bundle(&bed, &carried, "install");
     text(&again);
     let remarks = String::from_utf8_lossy(&again.stderr);
