@@ -29,7 +29,7 @@ test-long: ## What strikes in server rooms, on the test bed: ten minutes more
 	cargo test --test faults --test healing -- --include-ignored
 
 .PHONY: test-vllm
-test-vllm: ## A real vLLM on two nodes of the test bed; 20 GB, and half an hour at first
+test-vllm: ## A real vLLM on two nodes of the test bed; 25 GB, and a quarter of an hour at first
 	$(TESTBED) install
 	cargo test --test vllm -- --include-ignored
 
