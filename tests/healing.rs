@@ -38,10 +38,11 @@ fn pack(bed: &Testbed, work: &Path, variant: &str) {
 }
 
 fn bundle(bed: &Testbed, work: &Path, verb: &str) -> Output {
-    let (hosts, known_hosts) = (
-        bed.variable("TESTBED_HOSTS"),
-        bed.variable("TESTBED_KNOWN_HOSTS"),
-    );
+    bundle_on(bed, work, verb, bed.variable("TESTBED_HOSTS"))
+}
+
+fn bundle_on(bed: &Testbed, work: &Path, verb: &str, hosts: &str) -> Output {
+    let known_hosts = bed.variable("TESTBED_KNOWN_HOSTS");
     let line = format!(
         "cd {} && exec {BUNDLE} {verb} --hosts {hosts} --known-hosts {known_hosts}",
         work.display()
@@ -85,6 +86,31 @@ fn heals_after(bed: &Testbed, what: &str, happen: impl Fn()) {
         "after {what}, it served again in {} s",
         began.elapsed().as_secs()
     );
+}
+
+/// A wrong interface and a firewall are named before anything starts.
+fn check_network(bed: &Testbed, work: &Path) {
+    let refused = |hosts: &str, expected: &str| {
+        let up = bundle_on(bed, work, "up", hosts);
+        let remarks = String::from_utf8_lossy(&up.stderr);
+        assert_eq!(up.status.code(), Some(1), "{remarks}");
+        assert!(remarks.contains(expected), "{remarks}");
+    };
+    let hosts = bed.variable("TESTBED_HOSTS");
+    let wrong = fs::read_to_string(hosts)
+        .unwrap()
+        .replace("10.77.0.13 ", "10.77.0.13 iface=lo ");
+    fs::write(work.join("wrong.txt"), wrong).unwrap();
+    refused(
+        "wrong.txt",
+        "10.77.0.13: interface lo leads to no other node",
+    );
+    let firewall = "nft add table inet f
+        nft add chain inet f i '{ type filter hook input priority 0; }'
+        nft add rule inet f i ip saddr 10.77.0.12 tcp flags syn / syn,ack drop";
+    bed.read("n3", &["sh", "-c", firewall]);
+    refused(hosts, "10.77.0.12 (ens13f0) cannot reach 10.77.0.13");
+    bed.read("n3", &["nft", "delete", "table", "inet", "f"]);
 }
 
 /// Nothing of a start is left on any node.
@@ -172,6 +198,8 @@ fn heal(variant: &str) {
     let status = bundle(&bed, work.path(), "status");
     let remarks = String::from_utf8_lossy(&status.stderr);
     assert!(remarks.contains("is not running; `bundle up`"), "{remarks}");
+    check_network(&bed, work.path());
+    check_gone(&bed);
 }
 
 #[test]
