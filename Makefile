@@ -22,11 +22,12 @@ check: ## Format and lints
 test: check ## All tests, on the test bed too; as root it installs the Debian packages that it needs
 	$(TESTBED) install
 	cargo test -- --include-ignored
+	cargo test --test closed_ports another_way -- --include-ignored
 
 .PHONY: test-long
 test-long: ## What strikes in server rooms, on the test bed: ten minutes more
 	$(TESTBED) install
-	cargo test --test faults --test healing -- --include-ignored
+	cargo test --test faults --test healing --test closed_ports -- --include-ignored
 
 .PHONY: test-vllm
 test-vllm: ## A real vLLM on two nodes of the test bed; 25 GB, and a quarter of an hour at first

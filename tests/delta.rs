@@ -188,6 +188,21 @@ fn a_new_image_on_the_same_model_carries_its_new_layers_only_and_so_on() {
     let output = stage.install("v3 v1 v2");
     assert!(output.status.success(), "{}", said(&output));
     stage.check(&[joined], &new);
+
+    // Or from the nodes, which have what the delta left out.
+    for media in ["v1", "v2", "v3"] {
+        fs::remove_dir_all(stage.path(media)).unwrap();
+    }
+    let late = "127.0.0.14";
+    stage.hosts(&[NODES[0], late, joined]);
+    let output = stage.install("--from-nodes");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("to 1 of 3 nodes"),
+        "{}",
+        said(&output)
+    );
+    stage.check(&[late], &new);
 }
 
 #[test]

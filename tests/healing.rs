@@ -18,12 +18,13 @@ const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");
 const CONTAINER: &str = "bundle-heal";
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 
-fn pack(bed: &Testbed, work: &Path, variant: &str) {
+fn pack(bed: &Testbed, work: &Path, variant: &str, edition: &str) {
     let image = bed.tool(&["image", variant]).trim().to_owned();
     let model = work.join("model");
     fs::create_dir(&model).unwrap();
     fs::write(model.join("config.json"), "{\"model_type\": \"none\"}").unwrap();
     fs::write(model.join("model.safetensors"), [7; 5000]).unwrap();
+    fs::write(model.join("edition"), edition).unwrap();
     let spec = format!(
         "name = \"heal\"\n[image]\nref = \"{image}\"\n[[model]]\nrepo = \"o/heal\"\npath = \"/data/m/heal\"\n"
     );
@@ -172,7 +173,7 @@ fn check_reports(bed: &Testbed, work: &Path, has_token: bool) {
 fn heal(variant: &str) {
     let bed = Testbed::up(&format!("healing-{variant}"), &["4"]);
     let work = tempfile::tempdir().unwrap();
-    pack(&bed, work.path(), variant);
+    pack(&bed, work.path(), variant, "1");
     text(&bundle(&bed, work.path(), "install"));
     assert!(serves(&bed));
     check_reports(&bed, work.path(), variant == "ray");
@@ -212,4 +213,45 @@ fn with_ray_it_serves_again_by_itself_whatever_is_killed() {
 #[ignore = "needs root and the test bed: make test-long"]
 fn without_ray_all_ranks_start_over_together() {
     heal("noray");
+}
+
+/// What a node's model directory holds.
+fn content(bed: &Testbed, node: &str) -> String {
+    bed.read(node, &["cat", "/data/m/heal/edition"])
+}
+
+/// A node goes down while all of them switch to another version. Wherever that strikes it, nothing
+/// may run on nodes that have different versions.
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn a_node_that_reboots_while_all_switch_never_serves_the_other_version() {
+    let bed = Testbed::up("healing-switch", &["4"]);
+    let work = tempfile::tempdir().unwrap();
+    pack(&bed, work.path(), "noray", "1");
+    text(&bundle(&bed, work.path(), "install"));
+    assert!(serves(&bed));
+    fs::remove_dir_all(work.path().join("heal.bundle")).unwrap();
+    fs::remove_dir_all(work.path().join("model")).unwrap();
+    pack(&bed, work.path(), "noray", "2");
+
+    let prepared =
+        "until grep -Eq '\"prepared\": *\\{' /var/lib/bundle/heal/state.json; do sleep 0.01; done";
+    let output = thread::scope(|scope| {
+        let install = scope.spawn(|| bundle(&bed, work.path(), "install"));
+        bed.read("n3", &["timeout", "120", "sh", "-c", prepared]);
+        bed.tool(&["reboot", "n3"]);
+        install.join().unwrap()
+    });
+    assert!(!output.status.success());
+    let contents = NODES.map(|node| content(&bed, node));
+    let runs = |node: &&str| !bed.read(node, &["docker", "ps", "--quiet"]).is_empty();
+    let running: Vec<&str> = NODES.into_iter().filter(runs).collect();
+    let differ = contents.iter().any(|content| *content != contents[0]);
+    assert!(
+        !differ || running.is_empty(),
+        "{contents:?}: {running:?} run"
+    );
+    text(&bundle(&bed, work.path(), "install"));
+    assert_eq!(NODES.map(|node| content(&bed, node)), ["2"; 4]);
+    assert!(serves(&bed));
 }

@@ -155,6 +155,10 @@ fn volumes_come_on_several_media_one_after_the_other() {
         "{}",
         said(&output)
     );
+    // No node has all of it, so none can give it to the others.
+    let output = stage.bundle("install --from-nodes", &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("no bundle is installed on the nodes"));
     // In any order; and what came before is not sent again.
     let output = stage.bundle("install", &[&first, &stage.path("third")]);
     assert_eq!(output.status.code(), Some(10), "{}", said(&output));
