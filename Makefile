@@ -43,10 +43,10 @@ bench: ## Speed and size, as ratios
 	cargo bench
 
 .PHONY: bench-net
-bench-net: ## Distribution on the test bed, against scp and rsync
+bench-net: ## Distribution on the test bed, against scp, rsync and a swarm
 	$(TESTBED) install
-	apt-get install -q -y --no-install-recommends bc rsync
-	benches/network
+	apt-get install -q -y --no-install-recommends bc curl perl rsync
+	benches/network/run
 
 .PHONY: testbed-down
 testbed-down: ## Removes what a crashed test left behind
