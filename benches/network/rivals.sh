@@ -43,10 +43,15 @@ swarm() {
 }
 
 await_all() {
-    local node
+    local node state
     for node in "$@"; do
-        until $BED exec "$node" curl -s --noproxy '*' --max-time 5 http://127.0.0.1:3030/torrents/0/stats/v1 | grep -q '"finished":true'; do
-            sleep 0.1
+        while sleep 0.1; do
+            state=$($BED exec "$node" curl -s --noproxy '*' --max-time 5 http://127.0.0.1:3030/torrents/0/stats/v1 || true)
+            [[ $state == *'"finished":true'* ]] && break
+            [[ $state != *'"state":"error"'* ]] || { echo "$node: $state" >&2; exit 1; }
         done
     done
 }
+
+# The nodes share a disk.
+remove_copies() { rm -rf "$TESTBED_DIR"/nodes/n*/data/{one,all,rsync,swarm}; }
