@@ -39,7 +39,12 @@ pub fn run(goals: &mut Goals) {
     );
     let (ours, peak) = peak_disk(&bundle, || best_of(RUNS, clean, &pack));
     let (size, stored) = (size_of(&bundle, ""), size_of(&bundle, "vol-"));
-    let note = format!("stored/raw {:.3}", ratio(stored, raw));
+    // The other side needs its tools as well; so the executable is shown, and not compared.
+    let note = format!(
+        "stored/raw {:.3}; executable and manifest, not counted: {:.0} MB",
+        ratio(stored, raw),
+        ratio(size - stored, 1_000_000)
+    );
     row("bundle pack --model-dir", &ours, raw, &note);
     goals.at_most("pack: time / by hand", ours.seconds / hand.seconds, 1.0);
     goals.at_most("pack: size / by hand", ratio(stored, hand_size), 0.85);
