@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::jobs::JobsArgs;
 use super::locate::media;
-use super::output::{cores, print};
+use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
 use crate::error::Error;
@@ -18,9 +19,8 @@ pub struct Args {
     /// Where to unpack.
     #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
     directory: PathBuf,
-    /// Threads [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    jobs: JobsArgs,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(&args.path)?;
     args.trust.check(&media)?;
     let meter = Meter::new("extracting", media.manifest().raw_size());
-    let jobs = args.jobs.map_or_else(cores, usize::from);
+    let jobs = args.jobs.threads();
     let extracted = extract(&media, &args.directory, jobs, &|done| meter.set(done))?;
     drop(meter);
     print(&format!(

@@ -16,6 +16,7 @@ mod extract;
 mod generations;
 mod inspect;
 mod install;
+mod jobs;
 mod locate;
 mod logs;
 mod nodes;

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::jobs::JobsArgs;
 use super::locate::media;
-use super::output::{cores, note, print, size};
+use super::output::{note, print, size};
 use super::progress::Meter;
 use super::target;
 use super::terminal::TerminalPrompt;
@@ -82,9 +83,8 @@ pub struct Args {
     /// the bundle, such as 5%.
     #[arg(long, value_name = "SHARE")]
     parity: Option<Share>,
-    /// Encoding threads [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    jobs: JobsArgs,
     /// Sign the bundle with this minisign secret key (see `bundle keygen`).
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
@@ -190,7 +190,7 @@ fn plan(args: &Args, stop: &Arc<AtomicBool>) -> Result<Plan> {
         base: args.base.as_deref().map(Base::read).transpose()?,
         volume_size: args.volume_size,
         parity: args.parity,
-        jobs: args.jobs.map_or_else(cores, usize::from),
+        jobs: args.jobs.threads(),
         fresh: args.fresh,
         models,
         image: image.transpose()?,

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use super::jobs::JobsArgs;
 use super::locate::media;
-use super::output::{cores, print};
+use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
 use crate::fs::create_dir_all;
@@ -20,9 +21,8 @@ pub struct Args {
     /// NAME.damaged].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Threads [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    jobs: JobsArgs,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         create_dir_all(dir)?;
     }
     let meter = Meter::new("repairing", media.manifest().volume_size());
-    let jobs = args.jobs.map_or_else(cores, usize::from);
+    let jobs = args.jobs.threads();
     let repaired = repair(&media, args.output.as_deref(), jobs, &|done| {
         meter.set(done);
     })?;

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::jobs::JobsArgs;
 use super::locate::media;
 use super::nodes::{NameArgs, ReachArgs, say};
-use super::output::{cores, print, print_json, size};
+use super::output::{print, print_json, size};
 use super::progress::Meter;
 use super::trust::TrustArgs;
 use crate::agent::fleet::all;
@@ -41,9 +42,8 @@ pub struct Args {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Threads [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    jobs: JobsArgs,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let media = media(&args.path)?;
     args.trust.check(&media)?;
     let meter = Meter::new("verifying", bytes_at_hand(&media));
-    let jobs = args.jobs.map_or_else(cores, usize::from);
+    let jobs = args.jobs.threads();
     let report = verify(&media, jobs, &|done| meter.set(done))?;
     drop(meter);
     if args.json {
