@@ -20,12 +20,9 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use bundle::digest::Sha256;
-use serde_json::Value;
-
 use cache::Cache;
 use gate::Gate;
-use oci::{Picture, layer};
+use oci::{Picture, check, image, layer};
 use registry::{PASSWORD, Registry, USER};
 
 /// `bundle pack` of an image as `out` below a directory. No login of this machine counts.
@@ -64,28 +61,6 @@ fn succeed(mut command: Command) {
 fn fail(mut command: Command) -> (i32, String) {
     let output = command.output().unwrap();
     (output.status.code().unwrap(), text(&output))
-}
-
-fn image(out: &Path) -> Value {
-    let json = fs::read(out.join("bundle.json")).unwrap();
-    serde_json::from_slice::<Value>(&json).unwrap()["images"][0].take()
-}
-
-/// Whether the bundle holds this picture, and whether its bytes are right.
-fn check(out: &Path, picture: &Picture) {
-    let image = image(out);
-    let ids: Vec<String> = picture
-        .layers
-        .iter()
-        .map(|layer| Sha256::of(layer).to_string())
-        .collect();
-    assert_eq!(image["layers"], serde_json::json!(ids));
-    assert_eq!(image["config"], Sha256::of(&picture.config).to_string());
-    let verify = Command::new(env!("CARGO_BIN_EXE_bundle"))
-        .arg("verify")
-        .arg(out)
-        .output();
-    assert!(verify.unwrap().status.success());
 }
 
 #[test]
@@ -458,6 +433,58 @@ fn blobs_that_come_whole_where_a_range_was_asked_are_taken_in_one_stream() {
     let (code, said) = fail(pack(dir.path(), &name, "wrong"));
     let words = format!("blob {} of app arrived from", blobs[0]);
     assert!(code == 10 && said.contains(&words), "{said}");
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: make test"]
+fn of_a_new_image_on_the_same_model_only_new_layers_are_fetched_and_carried() {
+    let registry = Registry::start(None);
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    fs::create_dir(&model).unwrap();
+    fs::write(
+        model.join("a.safetensors"),
+        weights::Random(9).bytes(3_000_000),
+    )
+    .unwrap();
+    let pack = |tag: &str, out: &str| {
+        let mut command = pack(dir.path(), &registry.name(tag), out);
+        let spec = dir.path().join(format!("{out}.toml"));
+        let text = fs::read_to_string(&spec).unwrap();
+        fs::write(
+            &spec,
+            text + "[[model]]\nrepo = \"o/m\"\npath = \"/data/m\"\n",
+        )
+        .unwrap();
+        command.arg("--model-dir").arg(&model);
+        command
+    };
+    let mut layers = vec![layer("base", 6_000_000), layer("old", 2_000_000)];
+    let old = Picture::new("amd64", layers.clone());
+    registry.push(&old.write(dir.path()), "app:1", &[]);
+    succeed(pack("app:1", "v1"));
+    check(&dir.path().join("v1"), &old);
+
+    layers[1] = layer("new", 1_000_000);
+    let new = Picture::new("amd64", layers);
+    registry.push(&new.write(dir.path()), "app:2", &[]);
+    let blobs = registry.blobs("app:2");
+    let before = registry.reads(&blobs[0]);
+    let mut command = pack("app:2", "v2");
+    command.arg("--base").arg(dir.path().join("v1"));
+    succeed(command);
+    check(&dir.path().join("v2"), &new);
+    assert_eq!(
+        registry.reads(&blobs[0]),
+        before,
+        "a layer that the far side has"
+    );
+    assert!(registry.reads(&blobs[1]) > 0);
+    let volume = fs::metadata(dir.path().join("v2/vol-0001.tar"))
+        .unwrap()
+        .len();
+    assert!((1_000_000..1_020_000).contains(&volume), "{volume} bytes");
+    assert!(!dir.path().join("v2/vol-0002.tar").exists());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use bundle::digest::Sha256;
 use serde_json::{Value, json};
@@ -104,4 +105,33 @@ fn blob(dir: &Path, media_type: &str, bytes: &[u8]) -> Value {
     let digest = Sha256::of(bytes);
     fs::write(dir.join(format!("blobs/sha256/{digest}")), bytes).unwrap();
     json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len()})
+}
+
+/// The image of a bundle, as its manifest has it.
+pub fn image(out: &Path) -> Value {
+    let json = fs::read(out.join("bundle.json")).unwrap();
+    serde_json::from_slice::<Value>(&json).unwrap()["images"][0].take()
+}
+
+/// Whether the bundle holds this picture, and whether its bytes are right.
+pub fn check(out: &Path, picture: &Picture) {
+    check_layers(out, picture);
+    let config = Sha256::of(&picture.config).to_string();
+    assert_eq!(image(out)["config"], config);
+}
+
+/// As [`check`], for tools that write the config anew.
+#[allow(dead_code, reason = "not every test has such tools")]
+pub fn check_layers(out: &Path, picture: &Picture) {
+    let ids: Vec<String> = picture
+        .layers
+        .iter()
+        .map(|layer| Sha256::of(layer).to_string())
+        .collect();
+    assert_eq!(image(out)["layers"], json!(ids));
+    let verify = Command::new(env!("CARGO_BIN_EXE_bundle"))
+        .arg("verify")
+        .arg(out)
+        .output();
+    assert!(verify.unwrap().status.success());
 }

@@ -19,6 +19,9 @@ use crate::http::{
 /// Registries themselves refuse manifests above 4 MiB; configs of real images are far smaller.
 const MAX_SMALL: u64 = 8 << 20;
 
+/// A token that another thread has fetched may be used up or too old as well.
+const RENEWALS: usize = 3;
+
 /// Bytes that are skipped at once.
 const WASTE: usize = 64 << 10;
 
@@ -213,8 +216,8 @@ impl Client {
         Err(Fault::lasting(host_of(&url), "it redirects without end"))
     }
 
-    /// Sends one GET request. The registry's own origin gets the token, and once more when it
-    /// asks for another one; no other origin ever sees it.
+    /// Sends one GET request. The registry's own origin gets the token, and another one
+    /// when it asks for that; no other origin ever sees it.
     fn get(&self, url: &Url, with: &dyn Fn(RequestBuilder) -> RequestBuilder) -> Attempt<Response> {
         let send = |header: Option<&HeaderValue>| {
             let request = with(self.http.get(url));
@@ -226,19 +229,22 @@ impl Client {
         if !self.endpoint.owns(url) {
             return send(None);
         }
-        let used = self.auth.header();
-        let response = send(used.as_ref())?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
+        let mut used = self.auth.header();
+        let mut response = send(used.as_ref())?;
+        for _ in 0..RENEWALS {
+            if response.status() != StatusCode::UNAUTHORIZED {
+                break;
+            }
+            let (http, headers) = (&self.http, response.headers());
+            match self
+                .auth
+                .renew(http, &self.endpoint, headers, used.as_ref())?
+            {
+                Some(header) => response = send(Some(used.insert(header)))?,
+                None => break,
+            }
         }
-        let (http, headers) = (&self.http, response.headers());
-        match self
-            .auth
-            .renew(http, &self.endpoint, headers, used.as_ref())?
-        {
-            Some(header) => send(Some(&header)),
-            None => Ok(response),
-        }
+        Ok(response)
     }
 
     fn refusal(&self, response: &Response, image: &str) -> Fault {
