@@ -4,8 +4,6 @@
 
 #[path = "support/hub/mod.rs"]
 mod loopback;
-#[path = "support/weights.rs"]
-mod weights;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use loopback::synthetic::weights;
 use loopback::{At, Content, Fault, Hub, Options};
 
 /// Requests at once, and answers that wait for their turn; see `pack::hub_source`.
