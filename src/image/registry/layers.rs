@@ -30,7 +30,10 @@ impl Pieces {
         from: u64,
     ) -> Self {
         let buffers = Buffers::default();
-        let turns: Arc<[Turns<Body>]> = layers.iter().map(|_| Turns::default()).collect();
+        let starts = std::iter::once(from).chain(std::iter::repeat(0));
+        let turns: Arc<[Turns<Body>]> = (layers.iter().zip(starts))
+            .map(|(_, start)| Turns::new(start))
+            .collect();
         let workers = (0..READERS)
             .map(|_| {
                 let (buffers, layers) = (buffers.clone(), layers.to_vec());

@@ -16,7 +16,7 @@ pub struct Turns<S> {
 struct State<S> {
     /// Whether the server has ignored a range.
     in_turn: bool,
-    /// All bytes before this one have come in.
+    /// All bytes before this one that are wanted have come in.
     next: u64,
     /// Pieces behind it that have come in: where they begin and end.
     early: BTreeMap<u64, u64>,
@@ -25,12 +25,13 @@ struct State<S> {
     stream: Option<S>,
 }
 
-impl<S> Default for Turns<S> {
-    fn default() -> Self {
+impl<S> Turns<S> {
+    /// For a blob that is wanted from byte `from` on.
+    pub fn new(from: u64) -> Self {
         Self {
             state: Mutex::new(State {
                 in_turn: false,
-                next: 0,
+                next: from,
                 early: BTreeMap::new(),
                 failed: false,
                 stream: None,
@@ -38,9 +39,7 @@ impl<S> Default for Turns<S> {
             changed: Condvar::new(),
         }
     }
-}
 
-impl<S> Turns<S> {
     /// Begins to fetch a piece. All pieces are begun from the first on, and each before one behind
     /// it is waited for.
     pub fn begin(&self, offset: u64, len: u64) -> Piece<'_, S> {
@@ -119,7 +118,7 @@ mod tests {
     /// Four threads fetch pieces of ten bytes; every third is had by its range until one is not.
     #[test]
     fn what_comes_out_of_the_stream_comes_in_order() {
-        let turns = Turns::<u64>::default();
+        let turns = Turns::<u64>::new(0);
         let next = AtomicU64::new(0);
         thread::scope(|scope| {
             for _ in 0..4 {
@@ -147,8 +146,10 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_piece_that_fails_is_told() {
-        let turns = Turns::<()>::default();
-        let (first, second) = (turns.begin(0, 10), turns.begin(10, 10));
+        // It is wanted from the middle on, as after a kill.
+        let turns = Turns::<()>::new(500);
+        let (first, second) = (turns.begin(500, 10), turns.begin(510, 10));
+        assert_eq!(first.wait().unwrap(), None);
         thread::scope(|scope| {
             let waiting = scope.spawn(move || second.wait().map(drop));
             drop(first);
