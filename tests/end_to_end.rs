@@ -245,6 +245,33 @@ fn check_refusal(bed: &Testbed, carried: &Path, verb: &str) {
     );
 }
 
+/// The media are gone: the nodes give a fifth one the model and the image.
+fn add_a_node_without_media(bed: &Testbed, carried: &Path, image: &str, id: &str) {
+    let gone = carried.join("gone");
+    fs::create_dir(&gone).unwrap();
+    for entry in fs::read_dir(carried).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "tar") {
+            fs::rename(&path, gone.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    bed.tool(&["add"]);
+    let output = bundle(bed, carried, "install --from-nodes --no-start");
+    let said = text(&output);
+    assert!(said.contains("tiny is in place on 5 nodes"), "{said}");
+    let remarks = String::from_utf8_lossy(&output.stderr);
+    assert!(remarks.contains("to 1 of 5 nodes"), "{remarks}");
+    let inspect = ["docker", "image", "inspect", "--format", "{{.Id}}", image];
+    assert_eq!(bed.read("n5", &inspect).trim(), id);
+    let sums = format!("find {MODEL_DIR} -type f -exec sha256sum {{}} + | sort");
+    let sum = |node| bed.read(node, &["sh", "-c", &sums]);
+    assert_eq!(sum("n5"), sum("n1"));
+    // The cluster of four must not go on beside a fifth node that is not part of it.
+    for node in NODES {
+        assert_eq!(bed.read(node, &["docker", "ps", "--all", "--quiet"]), "");
+    }
+}
+
 #[test]
 #[ignore = "needs root and the test bed: make test"]
 fn four_nodes_from_hub_to_completion() {
@@ -320,4 +347,6 @@ fn four_nodes_from_hub_to_completion() {
     assert_eq!(by_hand.len(), 4, "{commands}");
     text(&bundle(&bed, &carried, "up"));
     check_answer(&bed);
+
+    add_a_node_without_media(&bed, &carried, &image, text(&id).trim());
 }
