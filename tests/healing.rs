@@ -215,6 +215,38 @@ fn without_ray_all_ranks_start_over_together() {
     heal("noray");
 }
 
+/// Nodes without a dockerd run their containers with podman, by the same verbs.
+#[test]
+#[ignore = "needs root and the test bed: make test-long"]
+fn with_podman_ranks_start_over_together() {
+    let bed = Testbed::up("healing-podman", &["2"]);
+    let work = tempfile::tempdir().unwrap();
+    pack(&bed, work.path(), "noray", "1");
+    let service = format!("{}/node/service", bed.variable("TESTBED_DIR"));
+    for node in ["n1", "n2"] {
+        bed.read(node, &[&service, "stop", "docker"]);
+    }
+    let install = bundle(&bed, work.path(), "install");
+    text(&install);
+    let remarks = String::from_utf8_lossy(&install.stderr);
+    assert!(remarks.contains("podman is taken"), "{remarks}");
+    assert!(remarks.contains("podman-restart.service"), "{remarks}");
+    assert!(serves(&bed));
+    let kill = format!("kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {CONTAINER})");
+    heals_after(&bed, "the end of a worker", || {
+        bed.read("n2", &["sh", "-c", &kill]);
+    });
+    let status = text(&bundle(&bed, work.path(), "status"));
+    let is_row = |line: &str| line.starts_with("10.77.0.12 ") && line.contains("running");
+    assert!(status.lines().any(is_row), "{status}");
+    text(&bundle(&bed, work.path(), "down"));
+    for node in ["n1", "n2"] {
+        assert_eq!(bed.read(node, &["podman", "ps", "--all", "--quiet"]), "");
+    }
+    text(&bundle(&bed, work.path(), "up"));
+    assert!(serves(&bed));
+}
+
 /// What a node's model directory holds.
 fn content(bed: &Testbed, node: &str) -> String {
     bed.read(node, &["cat", "/data/m/heal/edition"])

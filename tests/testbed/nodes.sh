@@ -83,11 +83,12 @@ stop_origin() {
 create_node() {
     local name=$1 etc=$TESTBED_DIR/nodes/$1/etc
     cp "$TESTBED_DIR/rate" "$TESTBED_DIR/$name.rate"
-    mkdir -p "$etc/ssh" "$TESTBED_DIR/nodes/$name/root/.ssh"
+    mkdir -p "$etc/ssh" "$etc/cdi" "$TESTBED_DIR/nodes/$name/root/.ssh"
     ssh-keygen -q -t ed25519 -N '' -C "$name" -f "$etc/ssh/ssh_host_ed25519_key"
     cp "$TESTBED_DIR/id_ed25519.pub" "$TESTBED_DIR/nodes/$name/root/.ssh/authorized_keys"
     cp "$TESTBED_DIR/node/sshd_config" "$etc/ssh/sshd_config"
     cp "$TESTBED_DIR/node/gpus.csv" "$etc/gpus.csv"
+    cp "$TESTBED_DIR/node/cdi.yaml" "$etc/cdi/nvidia.yaml"
     echo "$name" >"$etc/hostname"
     printf '127.0.0.1 localhost\n%s %s\n' "$(address_of "$name")" "$name" >"$etc/hosts"
     announce_node "$name"
