@@ -27,8 +27,8 @@ pub fn load(
         return Ok(0);
     }
     let tools = Tools(children);
-    let (runtime, complaint) = find_runtime(&tools);
-    let runtime = runtime.ok_or_else(|| {
+    let (found, complaint) = find_runtime(&tools);
+    let runtime = found.map(|found| found.runtime).ok_or_else(|| {
         let said = complaint.map_or(String::new(), |said| format!(" ({said})"));
         Error::Failed(format!(
             "no container runtime answers on this node{said}; install docker, podman or nerdctl, or start its service"
@@ -57,9 +57,9 @@ pub fn ids(image: &Image) -> Result<[Sha256; 2]> {
 #[must_use]
 pub fn has(children: &Children, images: &[Vec<Sha256>]) -> Vec<bool> {
     let tools = Tools(children);
-    let runtime = find_runtime(&tools).0;
+    let found = find_runtime(&tools).0;
     let is_there = |ids: &Vec<Sha256>| {
-        let runtime = runtime.as_ref().map(|runtime| runtime.command.as_str());
+        let runtime = found.as_ref().map(|found| found.runtime.command.as_str());
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         runtime.is_some_and(|runtime| known(&tools, runtime, &ids).is_some())
     };

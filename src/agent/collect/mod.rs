@@ -32,15 +32,19 @@ pub fn collect(
     ports: &[u16],
 ) -> Facts {
     let (gpus, driver) = gpu::find(tools);
-    let (runtime, runtime_complaint) = runtime::find(tools);
+    let (found, runtime_complaint) = runtime::find(tools);
+    let (runtime, own) = found
+        .map(|found| (found.runtime, found.directories))
+        .unzip();
     let mut space: Vec<Space> = paths
         .iter()
         .filter_map(|path| space_of(path, &path.below(root)))
         .collect();
-    let own = runtime
-        .iter()
-        .flat_map(|runtime| runtime::directories(tools, runtime));
-    space.extend(own.filter_map(|path| space_of(&path, Path::new(path.as_str()))));
+    space.extend(
+        own.into_iter()
+            .flatten()
+            .filter_map(|path| space_of(&path, Path::new(path.as_str()))),
+    );
     Facts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into(),
         interface: interface::owner_of(address).unwrap_or_default(),

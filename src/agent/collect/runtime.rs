@@ -4,12 +4,16 @@ use super::{Tools, on_path};
 use crate::agent::facts::Runtime;
 use crate::path::AbsPath;
 
-/// Command, template of `info` for the version of what does the work, template for its data.
+/// Command, and template of `info` for a line each of: the version of what does the work, where it
+/// keeps its data, how. One call, because podman's takes as long as all other facts together.
 /// `version` would tell that of a client too, whose daemon is down.
-const RUNTIMES: &[(&str, &str, &str)] = &[
-    ("docker", "{{.ServerVersion}}", "{{.DockerRootDir}}"),
-    ("podman", "{{.Version.Version}}", "{{.Store.GraphRoot}}"),
-    ("nerdctl", "{{.ServerVersion}}", "{{.DockerRootDir}}"),
+const RUNTIMES: &[(&str, &str)] = &[
+    (
+        "docker",
+        "{{.ServerVersion}}\n{{.DockerRootDir}}\n{{.DriverStatus}}",
+    ),
+    ("podman", "{{.Version.Version}}\n{{.Store.GraphRoot}}"),
+    ("nerdctl", "{{.ServerVersion}}"),
 ];
 
 /// What Docker says of itself when containerd keeps its images.
@@ -18,23 +22,29 @@ const SNAPSHOTTER: &str = "io.containerd.snapshotter";
 /// Where containerd keeps what it unpacks; nerdctl does not tell.
 const CONTAINERD: &str = "/var/lib/containerd";
 
+/// A runtime that answers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which one.
+    pub runtime: Runtime,
+    /// The directory that images are unpacked into, and the one that holds what is to be unpacked
+    /// meanwhile.
+    pub directories: [AbsPath; 2],
+}
+
 /// The first runtime that answers, and what those before it said that are installed.
-pub fn find(tools: &Tools) -> (Option<Runtime>, Option<String>) {
+pub fn find(tools: &Tools) -> (Option<Found>, Option<String>) {
     let mut complaints = Vec::new();
     let join = |complaints: Vec<String>| (!complaints.is_empty()).then(|| complaints.join("; "));
-    for (command, version, _) in RUNTIMES {
+    for (command, template) in RUNTIMES {
         if !on_path(command) {
             continue;
         }
-        let said = match tools.run(&[command, "info", "--format", version]) {
+        let said = match tools.run(&[command, "info", "--format", template]) {
             Ok(exited) => {
-                let answer = exited.stdout.trim();
-                if exited.status == 0 && !answer.is_empty() && answer != "<no value>" {
-                    let runtime = Runtime {
-                        command: (*command).to_owned(),
-                        version: answer.to_owned(),
-                    };
-                    return (Some(runtime), join(complaints));
+                let found = (exited.status == 0).then(|| understand(command, &exited.stdout));
+                if let Some(found) = found.flatten() {
+                    return (Some(found), join(complaints));
                 }
                 exited.stderr
             }
@@ -45,28 +55,28 @@ pub fn find(tools: &Tools) -> (Option<Runtime>, Option<String>) {
     (None, join(complaints))
 }
 
-/// The directory that images are unpacked into, and the one that holds what is to be unpacked
-/// meanwhile. Measured with Docker 28: `docker load` writes the whole archive below its own
+/// What `info` said. Measured with Docker 28: `docker load` writes the whole archive below its own
 /// directory before it unpacks the first layer. containerd keeps it there for good; podman has it
 /// in /var/tmp.
-pub fn directories(tools: &Tools, runtime: &Runtime) -> Vec<AbsPath> {
-    let Some((command, _, template)) = RUNTIMES
-        .iter()
-        .find(|(command, _, _)| *command == runtime.command)
-    else {
-        return Vec::new();
-    };
-    let info = |template| tools.output(&[command, "info", "--format", template]);
-    let by_containerd = info("{{.DriverStatus}}").is_some_and(|text| text.contains(SNAPSHOTTER));
-    let told = if by_containerd { None } else { info(template) };
-    let own = told
-        .and_then(|text| text.trim().parse().ok())
-        .or_else(|| CONTAINERD.parse().ok());
-    let meanwhile = match *command {
-        "podman" => "/var/tmp".parse().ok(),
+fn understand(command: &str, said: &str) -> Option<Found> {
+    let mut lines = said.lines().map(str::trim);
+    let version = lines
+        .next()
+        .filter(|line| !["", "<no value>"].contains(line))?;
+    let by_containerd = said.contains(SNAPSHOTTER);
+    let told = lines.next().filter(|_| !by_containerd);
+    let own: AbsPath = told.unwrap_or(CONTAINERD).parse().ok()?;
+    let meanwhile = match command {
+        "podman" => "/var/tmp".parse().ok()?,
         _ => own.clone(),
     };
-    own.into_iter().chain(meanwhile).collect()
+    Some(Found {
+        runtime: Runtime {
+            command: command.to_owned(),
+            version: version.to_owned(),
+        },
+        directories: [own, meanwhile],
+    })
 }
 
 /// `COMMAND: ` and the last thing that it said.
@@ -86,5 +96,48 @@ mod tests {
         let expected = "docker: Cannot connect to the Docker daemon";
         assert_eq!(complaint("docker", said), expected);
         assert_eq!(complaint("podman", "\n"), "podman: no answer");
+    }
+
+    #[test]
+    fn what_each_runtime_says_is_understood() {
+        let snapshotter = "28.1\n/var/lib/docker\n[[driver-type io.containerd.snapshotter.v1]]\n";
+        for (command, said, expected) in [
+            ("docker", "", None),
+            ("docker", "\n\n[]\n", None),
+            ("docker", "<no value>\n", None),
+            (
+                "docker",
+                "20.10.24\n/srv/docker\n[[Backing Filesystem extfs]]\n",
+                Some(("20.10.24", "/srv/docker", "/srv/docker")),
+            ),
+            (
+                "docker",
+                snapshotter,
+                Some(("28.1", CONTAINERD, CONTAINERD)),
+            ),
+            (
+                "podman",
+                "4.3.1\n/var/lib/containers/storage\n",
+                Some(("4.3.1", "/var/lib/containers/storage", "/var/tmp")),
+            ),
+            (
+                "nerdctl",
+                "1.7.7\n",
+                Some(("1.7.7", CONTAINERD, CONTAINERD)),
+            ),
+        ] {
+            let found = understand(command, said).map(|found| {
+                let [own, meanwhile] = found.directories;
+                (
+                    found.runtime.version,
+                    own.to_string(),
+                    meanwhile.to_string(),
+                )
+            });
+            let expected = expected.map(|(version, own, meanwhile)| {
+                (version.to_owned(), own.to_owned(), meanwhile.to_owned())
+            });
+            assert_eq!(found, expected, "{command}: {said:?}");
+        }
     }
 }
