@@ -9,6 +9,7 @@ pub mod preflight;
 pub mod reach;
 pub mod round;
 mod rounds;
+mod run;
 mod schedule;
 #[cfg(test)]
 mod simulation;
