@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -39,12 +38,9 @@ pub fn write_direct(path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
         .custom_flags(OFlags::DIRECT.bits().cast_signed())
         .open(path)
         .and_then(|file| file.write_all_at(&bytes[..pages], offset));
-    let written = match direct {
-        Ok(()) => pages,
-        // Filesystems in memory cannot, and others want larger pages.
-        Err(cause) if cause.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => 0,
-        Err(cause) => return Err(cause),
-    };
+    // Filesystems in memory, in user space or with larger pages refuse this in words of their own;
+    // what is really wrong comes up again.
+    let written = direct.map_or(0, |()| pages);
     options
         .open(path)?
         .write_all_at(&bytes[written..], offset + written as u64)
