@@ -294,16 +294,22 @@ fn serve(stream: TcpStream, state: &State, host: Host) -> io::Result<()> {
             out: reader.get_mut(),
             pace: state.pace.as_ref(),
         };
+        // Before the answer: whoever has its bytes may look here at once.
+        let number = {
+            let mut log = lock(&state.log);
+            log.push(Logged {
+                at,
+                path,
+                range: request.header("range").map(str::to_owned),
+                authorized: request.header("authorization").is_some(),
+                target: request.target,
+                status: answer.status,
+                bytes: 0,
+            });
+            log.len() - 1
+        };
         let delivered = deliver(&mut out, &answer, head_only, fault.as_ref());
-        lock(&state.log).push(Logged {
-            at,
-            path,
-            range: request.header("range").map(str::to_owned),
-            authorized: request.header("authorization").is_some(),
-            target: request.target,
-            status: answer.status,
-            bytes: delivered.as_ref().map_or(0, |(sent, _)| *sent),
-        });
+        lock(&state.log)[number].bytes = delivered.as_ref().map_or(0, |(sent, _)| *sent);
         match delivered?.1 {
             After::Keep => {}
             After::Close => break,
