@@ -25,7 +25,7 @@ test: check ## All tests, on the test bed too; as root it installs the Debian pa
 	cargo test --test closed_ports another_way -- --include-ignored
 
 .PHONY: test-long
-test-long: ## What strikes in server rooms, on the test bed: ten minutes more
+test-long: ## What strikes in server rooms, on the test bed: half an hour more
 	$(TESTBED) install
 	cargo test --test faults --test healing --test closed_ports -- --include-ignored
 
