@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::jobs::JobsArgs;
-use super::locate::media;
 use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
@@ -27,8 +26,7 @@ pub struct Args {
 
 /// Runs `bundle extract`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let media = media(&args.path)?;
-    args.trust.check(&media)?;
+    let media = args.trust.open(&args.path)?;
     let meter = Meter::new("extracting", media.manifest().raw_size());
     let jobs = args.jobs.threads();
     let extracted = extract(&media, &args.directory, jobs, &|done| meter.set(done))?;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::check::{refuse, survey};
 use super::generations::stop;
-use super::locate::media;
 use super::nodes::{NodeArgs, deployment, installed_name, nodes, say};
 use super::output::print;
 use super::progress::Meter;
@@ -55,8 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (source, contacts) = if args.from_nodes {
         nodes_as_source(args)?
     } else {
-        let media = media(&args.path)?;
-        args.trust.check(&media)?;
+        let media = args.trust.open(&args.path)?;
         say("connecting to the nodes");
         (Source::Media(media), args.nodes.connect()?)
     };

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::jobs::JobsArgs;
-use super::locate::media;
 use super::output::print;
 use super::progress::Meter;
 use super::trust::TrustArgs;
@@ -29,8 +28,7 @@ pub struct Args {
 
 /// Runs `bundle repair`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let media = media(&args.path)?;
-    args.trust.check(&media)?;
+    let media = args.trust.open(&args.path)?;
     if let Some(dir) = &args.output {
         create_dir_all(dir)?;
     }

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
+use super::locate::media;
 use super::output::print;
 use super::terminal::TerminalPrompt;
 use crate::bundle::media::Media;
@@ -23,6 +24,13 @@ pub struct TrustArgs {
 }
 
 impl TrustArgs {
+    /// The bundle in these directories, or the one here, when it is trusted.
+    pub fn open(&self, paths: &[PathBuf]) -> Result<Media> {
+        let media = media(paths)?;
+        self.check(&media)?;
+        Ok(media)
+    }
+
     /// Refuses a bundle that is not signed by a trusted key; returns the file of the key that
     /// signed it.
     pub fn check(&self, media: &Media) -> Result<Option<PathBuf>> {

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::jobs::JobsArgs;
-use super::locate::media;
 use super::nodes::{NameArgs, ReachArgs, say};
 use super::output::{print, print_json, size};
 use super::progress::Meter;
@@ -53,8 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(hosts) = &args.hosts {
         return verify_nodes(args, hosts);
     }
-    let media = media(&args.path)?;
-    args.trust.check(&media)?;
+    let media = args.trust.open(&args.path)?;
     let meter = Meter::new("verifying", bytes_at_hand(&media));
     let jobs = args.jobs.threads();
     let report = verify(&media, jobs, &|done| meter.set(done))?;
@@ -96,8 +94,7 @@ fn verify_nodes(args: &Args, hosts: &Path) -> anyhow::Result<()> {
                 .filter_map(|contact| contact.member.as_ref().ok()),
         )?
     } else {
-        let media = media(&args.path)?;
-        args.trust.check(&media)?;
+        let media = args.trust.open(&args.path)?;
         media.manifest_bytes().to_vec()
     };
     say(&format!("hashing what is on {} nodes", contacts.len()));
