@@ -50,26 +50,19 @@ impl Run<'_> {
         while !self.schedule.is_over() {
             let held = self.forward.held();
             self.hear(News::Fed(Report { received: 0, held }));
-            match heard.recv_timeout(POLL) {
-                Ok(Heard::Agent(member, event)) if self.is_giver(member) => {
-                    if let Event::NextFailed { next, message } = event
-                        && let Some(news) = self.refused(Upstream::Origin, next, message)
-                    {
-                        self.hear(news);
-                    }
-                }
-                Ok(Heard::Agent(member, event)) => {
-                    if let Some(news) = self.news(member, event) {
-                        self.hear(news);
-                    }
-                }
+            let news = match heard.recv_timeout(POLL) {
+                Ok(Heard::Agent(member, event)) => self.news(member, event),
                 Ok(Heard::Origin(RelayEvent::NextFailed { next, message })) => {
-                    if let Some(news) = self.refused(Upstream::Origin, next, message) {
-                        self.hear(news);
-                    }
+                    self.refused(Upstream::Origin, next, message)
                 }
-                Ok(Heard::Origin(_)) => {}
-                Err(_) => self.look_for_lost(),
+                Ok(Heard::Origin(_)) => None,
+                Err(_) => {
+                    self.look_for_lost();
+                    None
+                }
+            };
+            if let Some(news) = news {
+                self.hear(news);
             }
         }
         self.forward.switch().set(None);
@@ -86,6 +79,11 @@ impl Run<'_> {
     /// What an agent's event means for the schedule.
     fn news(&self, member: usize, event: Event) -> Option<News> {
         match event {
+            // It stands for the origin, and takes nothing itself.
+            Event::NextFailed { next, message } if self.is_giver(member) => {
+                self.refused(Upstream::Origin, next, message)
+            }
+            _ if self.is_giver(member) => None,
             Event::RoundDone => Some(News::Done(member)),
             Event::Progress { received, held, .. } => {
                 let held = Duration::from_millis(held);
