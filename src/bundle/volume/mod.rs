@@ -3,7 +3,7 @@
 //! Their layout follows from the blobs alone: no time, no owner, no gap. So a reader can work out
 //! every byte of a volume that is no blob, and nothing can hide between the blobs.
 
-mod behind;
+mod growing;
 mod layout;
 mod resume;
 mod writer;

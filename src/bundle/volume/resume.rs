@@ -1,11 +1,12 @@
 //! Going on with volumes that a process left behind when it died.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek as _, SeekFrom};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use super::growing::Growing;
 use super::layout::{entry_header, padding};
-use super::writer::{Open, VolumeWriter, part_path};
+use super::writer::{VolumeWriter, part_path};
 use crate::bundle::manifest::{Chunk, Volume};
 use crate::bundle::volume_name;
 use crate::digest::{Hasher, Sha256};
@@ -69,7 +70,7 @@ fn complete_volume(dir: &Path, number: u32, known: Option<&Volume>) -> Result<Vo
 
 /// Opens a volume, complete or not, behind the last of `chunks` that is intact. `None` when not
 /// even the first is.
-fn reopen(dir: &Path, number: u32, chunks: &[Chunk]) -> Result<(Option<Open>, usize)> {
+fn reopen(dir: &Path, number: u32, chunks: &[Chunk]) -> Result<(Option<Growing>, usize)> {
     let path = part_path(dir, &volume_name(number));
     let complete = dir.join(volume_name(number));
     match fs::rename(&complete, &path) {
@@ -78,7 +79,7 @@ fn reopen(dir: &Path, number: u32, chunks: &[Chunk]) -> Result<(Option<Open>, us
         }
         _ => {}
     }
-    let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+    let mut file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok((None, 0)),
         Err(error) => return Err(Error::io("go on with", &path)(error)),
@@ -99,10 +100,8 @@ fn reopen(dir: &Path, number: u32, chunks: &[Chunk]) -> Result<(Option<Open>, us
     if good == 0 {
         return Ok((None, 0));
     }
-    file.set_len(hasher.bytes())
-        .and_then(|()| file.seek(SeekFrom::Start(hasher.bytes())))
-        .map_err(Error::io("shorten", &path))?;
-    Ok((Some(Open { file, path, hasher }), good))
+    let growing = Growing::reopen(path.clone(), hasher).map_err(Error::io("go on with", &path))?;
+    Ok((Some(growing), good))
 }
 
 /// Reads one entry into the hasher; false when it is torn.
@@ -236,14 +235,10 @@ mod tests {
                 let chunks = append_all(&mut writer, &blobs()[..stop]);
                 let closed = writer.closed().to_vec();
                 drop(writer);
-                if torn {
-                    let number = u32::try_from(closed.len()).unwrap() + 1;
-                    let file = OpenOptions::new()
-                        .write(true)
-                        .open(part_path(dir.path(), &volume_name(number)));
-                    if let Ok(file) = file {
-                        file.set_len(file.metadata().unwrap().len() - 600).unwrap();
-                    }
+                if let Some(last) = chunks.last().filter(|_| torn) {
+                    let path = part_path(dir.path(), &volume_name(last.volume));
+                    let file = File::options().write(true).open(path).unwrap();
+                    file.set_len(last.offset).unwrap();
                 }
                 let (mut writer, kept) =
                     VolumeWriter::resume(dir.path(), LIMIT, &closed, &chunks).unwrap();

@@ -1,14 +1,13 @@
 //! Writing volumes one after the other.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::behind::WriteBehind;
+use super::growing::Growing;
 use super::layout::{BLOCK, END, entry_header, fits, padding};
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::Volume;
-use crate::digest::{Hasher, Sha256};
+use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::sync_dir;
 
@@ -24,15 +23,8 @@ pub struct VolumeWriter {
     /// What the volumes are called before their number.
     name: String,
     closed: Vec<Volume>,
-    open: Option<Open>,
-    behind: WriteBehind,
-}
-
-/// The volume at hand.
-pub(super) struct Open {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
-    pub(super) hasher: Hasher,
+    /// The volume at hand.
+    open: Option<Growing>,
 }
 
 impl VolumeWriter {
@@ -52,14 +44,18 @@ impl VolumeWriter {
         }
     }
 
-    pub(super) fn resumed(dir: &Path, limit: u64, closed: Vec<Volume>, open: Option<Open>) -> Self {
+    pub(super) fn resumed(
+        dir: &Path,
+        limit: u64,
+        closed: Vec<Volume>,
+        open: Option<Growing>,
+    ) -> Self {
         Self {
             dir: dir.to_owned(),
             limit,
             name: "vol".into(),
             closed,
             open,
-            behind: WriteBehind::start(),
         }
     }
 
@@ -70,7 +66,7 @@ impl VolumeWriter {
         if self
             .open
             .as_ref()
-            .is_some_and(|open| !fits(open.hasher.bytes(), len, self.limit))
+            .is_some_and(|open| !fits(open.len(), len, self.limit))
         {
             self.close()?;
         }
@@ -81,16 +77,20 @@ impl VolumeWriter {
             )));
         }
         let number = self.number()?;
-        let name = self.file_name(number);
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => self.open.insert(Open::create(&self.dir, &name)?),
+        let path = part_path(&self.dir, &self.file_name(number));
+        let open = if let Some(open) = &mut self.open {
+            open
+        } else {
+            let created = Growing::create(path.clone());
+            (self.open).insert(created.map_err(Error::io("create", &path))?)
         };
-        open.write(&entry_header(blob, len)?)?;
-        let offset = open.hasher.bytes();
-        open.write(stored)?;
-        open.write(zeros(padding(len)))?;
-        self.behind.wrote(&open.path, stored.len());
+        let header = entry_header(blob, len)?;
+        let offset = open.len() + header.len() as u64;
+        [&header, stored, zeros(padding(len))]
+            .into_iter()
+            .try_for_each(|part| open.append(part))
+            .and_then(|()| open.flush())
+            .map_err(Error::io("write", &path))?;
         Ok((number, offset))
     }
 
@@ -121,38 +121,16 @@ impl VolumeWriter {
         let Some(mut open) = self.open.take() else {
             return Ok(());
         };
-        open.write(zeros(END))?;
-        open.file
-            .sync_all()
-            .map_err(Error::io("write", &open.path))?;
+        let part = open.path().clone();
+        let (size, sha256) = open
+            .append(zeros(END))
+            .and_then(|()| open.finish())
+            .map_err(Error::io("write", &part))?;
         let name = self.file_name(self.number()?);
         let path = self.dir.join(&name);
-        fs::rename(&open.path, &path).map_err(Error::io("rename to", &path))?;
+        fs::rename(&part, &path).map_err(Error::io("rename to", &path))?;
         sync_dir(&self.dir)?;
-        self.closed.push(Volume {
-            name,
-            size: open.hasher.bytes(),
-            sha256: open.hasher.finish(),
-        });
-        Ok(())
-    }
-}
-
-impl Open {
-    fn create(dir: &Path, name: &str) -> Result<Self> {
-        let path = part_path(dir, name);
-        Ok(Self {
-            file: File::create(&path).map_err(Error::io("create", &path))?,
-            path,
-            hasher: Hasher::default(),
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .map_err(Error::io("write", &self.path))?;
-        self.hasher.update(bytes);
+        self.closed.push(Volume { name, size, sha256 });
         Ok(())
     }
 }
