@@ -37,26 +37,36 @@ pub fn environment() -> [(String, String); 2] {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-/// Gives every node the same token: the one that the head has, else a new one. Returns for each
-/// node whether it had another, so that its container cannot go on.
-pub fn share(nodes: &[Node], bundle: &Name) -> Result<Vec<bool>> {
+/// The token of a cluster, and the nodes that do not have it yet.
+pub struct Token {
+    secret: String,
+    /// For each node whether it has another or none, so that its container cannot go on.
+    pub lacking: Vec<bool>,
+}
+
+/// The token that the head has, else a new one.
+pub fn look(nodes: &[Node], bundle: &Name) -> Result<Token> {
     let path = path(bundle);
     let found = all(fan_out(nodes, |node| read(node, &path)))?;
-    let token = match found.first() {
-        Some(Some(token)) => token.clone(),
+    let secret = match found.first() {
+        Some(Some(secret)) => secret.clone(),
         _ => new()?,
     };
-    let pairs: Vec<(&Node, bool)> = nodes
-        .iter()
-        .zip(&found)
-        .map(|(node, found)| (node, found.as_ref() != Some(&token)))
+    let lacks = |found: &Option<String>| found.as_ref() != Some(&secret);
+    Ok(Token {
+        lacking: found.iter().map(lacks).collect(),
+        secret,
+    })
+}
+
+/// Gives the token to the nodes that lack it.
+pub fn share(nodes: &[Node], bundle: &Name, token: &Token) -> Result<()> {
+    let path = path(bundle);
+    let lacking: Vec<&Node> = (nodes.iter().zip(&token.lacking))
+        .filter_map(|(node, lacks)| lacks.then_some(node))
         .collect();
-    all(fan_out(&pairs, |&(node, other)| {
-        if other {
-            write(node, &path, &token)?;
-        }
-        Ok(other)
-    }))
+    all(fan_out(&lacking, |node| write(node, &path, &token.secret)))?;
+    Ok(())
 }
 
 /// Removes it from a node.

@@ -22,24 +22,26 @@ pub struct Way<'a> {
 /// Returns the names of the nodes where something had to be started.
 pub fn up(nodes: &[Node], deployment: &Deployment, way: &Way) -> Result<Vec<String>> {
     let bundle = &deployment.manifest.name;
-    let stale = if deployment.choice.ray_token {
-        ray_token::share(nodes, bundle)?
-    } else {
-        vec![false; nodes.len()]
-    };
+    let token = (deployment.choice.ray_token)
+        .then(|| ray_token::look(nodes, bundle))
+        .transpose()?;
+    let stale = |rank: usize| token.as_ref().is_some_and(|token| token.lacking[rank]);
     let ranks: Vec<usize> = (0..nodes.len()).collect();
     let right = all(fan_out(&ranks, |&rank| {
         runs(&nodes[rank], deployment, rank)
     }))?;
     let wrong: Vec<usize> = ranks
         .into_iter()
-        .filter(|&rank| stale[rank] || !right[rank])
+        .filter(|&rank| stale(rank) || !right[rank])
         .collect();
     let name = container::name(bundle);
     all(fan_out(&wrong, |&rank| remove(&nodes[rank], &name)))?;
     if way.test_network && nodes.len() > 1 && wrong.len() == nodes.len() {
         (way.say)("trying the network between the nodes");
         network::test(nodes, deployment)?;
+    }
+    if let Some(token) = &token {
+        ray_token::share(nodes, bundle, token)?;
     }
     all(fan_out(&wrong, |&rank| {
         nodes[rank].runtime_ok(&container::run(deployment, rank))
