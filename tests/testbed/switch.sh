@@ -57,9 +57,9 @@ limit() {
 wait_for() {
     local what=$1 tries
     shift
-    for ((tries = 0; tries < 1200; tries++)); do
+    for ((tries = 0; tries < 3600; tries++)); do
         "$@" >/dev/null 2>&1 && return
         sleep 0.05
     done
-    fail "waited a minute in vain for $what; see the logs in $TESTBED_DIR"
+    fail "waited three minutes in vain for $what; see the logs in $TESTBED_DIR"
 }
