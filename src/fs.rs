@@ -40,7 +40,11 @@ pub fn write_direct(path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
         .and_then(|file| file.write_all_at(&bytes[..pages], offset));
     // Filesystems in memory, in user space or with larger pages refuse this in words of their own;
     // what is really wrong comes up again.
-    let written = direct.map_or(0, |()| pages);
+    let written = match direct {
+        Ok(()) if pages == bytes.len() => return Ok(()),
+        Ok(()) => pages,
+        Err(_) => 0,
+    };
     options
         .open(path)?
         .write_all_at(&bytes[written..], offset + written as u64)

@@ -51,17 +51,16 @@ impl Fill {
     #[must_use]
     pub fn has(&self, blob: Sha256) -> bool {
         self.blobs.get(&blob).is_some_and(|entry| {
-            let read = || self.read(blob, &mut Vec::new());
+            let read = || self.read(blob, &mut vec![0; entry.len as usize]);
             *entry.intact.get_or_init(read)
         })
     }
 
-    /// Reads a blob; false when it is not there or has other bytes.
-    pub fn read(&self, blob: Sha256, stored: &mut Vec<u8>) -> bool {
+    /// Reads a blob into memory of its length; false when it is not there or has other bytes.
+    pub fn read(&self, blob: Sha256, stored: &mut [u8]) -> bool {
         let Some(entry) = self.blobs.get(&blob) else {
             return false;
         };
-        stored.resize(entry.len as usize, 0);
         let read = File::open(&self.path).and_then(|file| file.read_exact_at(stored, entry.offset));
         read.is_ok() && Sha256::of(stored) == blob
     }

@@ -156,6 +156,11 @@ impl Media {
     /// order are one sequential read of the media. A fill volume makes up for what is missing or
     /// damaged.
     pub fn read_chunk(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
+        stored.resize(self.chunk(index)?.stored as usize, 0);
+        self.read_checked(index, stored)
+    }
+
+    fn read_checked(&self, index: u32, stored: &mut [u8]) -> Result<()> {
         let blob = self.chunk(index)?.blob;
         let error = match self.read_volume(index, stored) {
             Ok(()) if Sha256::of(stored) == blob => return Ok(()),
@@ -168,21 +173,21 @@ impl Media {
         Err(error)
     }
 
-    /// As [`Media::read_chunk`], for callers that check what they make of the bytes.
-    pub fn read_unchecked(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
+    /// Reads a chunk into memory of the length that it has stored, for callers that check what they
+    /// make of the bytes.
+    pub fn read_unchecked(&self, index: u32, stored: &mut [u8]) -> Result<()> {
         if self.fills.is_empty() {
             return self.read_volume(index, stored);
         }
-        self.read_chunk(index, stored)
+        self.read_checked(index, stored)
     }
 
-    fn read_volume(&self, index: u32, stored: &mut Vec<u8>) -> Result<()> {
+    fn read_volume(&self, index: u32, stored: &mut [u8]) -> Result<()> {
         let chunk = self.chunk(index)?;
         let Some((path, offset)) = self.place(index) else {
             return Err(self.absent(chunk));
         };
         let file = self.file(&path)?;
-        stored.resize(chunk.stored as usize, 0);
         match file.read_exact_at(stored, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {

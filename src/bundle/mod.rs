@@ -6,6 +6,7 @@ pub mod codec;
 pub mod fill;
 pub mod manifest;
 pub mod media;
+pub mod on_disk;
 pub mod parity;
 pub mod ranges;
 pub mod request;

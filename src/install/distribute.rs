@@ -107,7 +107,7 @@ pub fn fill(
         return Err(stuck(members, &missing, &Outcome::default(), &lost));
     }
     check_complete(source, &missing)?;
-    (show.step)("checking every file on every node");
+    (show.step)("syncing every file on every node");
     all(fan_out(members, |member| member.perform(Request::Seal))).map(drop)
 }
 

@@ -105,7 +105,7 @@ mod tests {
     use crate::bundle::manifest::{
         Chunk, Encoding, Extra, FORMAT, FileEntry, Image, ImageFacts, Model,
     };
-    use crate::digest::{Sha256, Xxh3};
+    use crate::digest::{Blake3, Sha256};
 
     const CHUNK: u32 = 16 << 20;
 
@@ -114,7 +114,7 @@ mod tests {
             blob: Sha256::of(&[number]),
             stored: CHUNK,
             raw: CHUNK,
-            xxh3: Xxh3::of(b""),
+            blake3: Blake3::of(b""),
             encoding: Encoding::Stored,
             volume: 1,
             offset: 0,

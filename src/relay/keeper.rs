@@ -15,12 +15,8 @@ const WORKERS: usize = 3;
 /// Chunks that wait for one of them.
 const QUEUE: usize = 2;
 
-struct Item {
-    /// Counts chunks from 0 as they come.
-    number: u32,
-    chunk: u32,
-    stored: Aligned,
-}
+/// A chunk and its stored bytes.
+type Item = (u32, Aligned);
 
 /// Takes chunks until dropped.
 pub struct Keeper {
@@ -39,7 +35,7 @@ struct Shared {
 #[derive(Clone, Copy, Default)]
 struct Count {
     came: u32,
-    /// How many the store has dealt with: all those that came first.
+    /// How many the store has dealt with.
     over: u32,
     stored: u32,
     broken: bool,
@@ -73,18 +69,9 @@ impl Keeper {
 
     /// Queues a chunk; blocks while all are busy.
     pub fn keep(&self, chunk: u32, stored: Aligned) {
-        let number = {
-            let mut count = self.shared.lock();
-            count.came += 1;
-            count.came - 1
-        };
-        let item = Item {
-            number,
-            chunk,
-            stored,
-        };
+        self.shared.lock().came += 1;
         // The workers end only when this value is dropped.
-        let _ = self.queue.send(item);
+        let _ = self.queue.send((chunk, stored));
     }
 
     /// Chunks that the store has taken.
@@ -94,11 +81,9 @@ impl Keeper {
 
     /// Waits until nothing waits; returns whether the store took everything.
     pub fn finish(&self) -> bool {
-        let count = self.shared.lock();
-        !self
-            .shared
-            .wait(count, |count| count.over == count.came)
-            .broken
+        let waits = |count: &mut Count| count.over < count.came;
+        let count = self.shared.moved.wait_while(self.shared.lock(), waits);
+        !count.unwrap_or_else(PoisonError::into_inner).broken
     }
 }
 
@@ -118,39 +103,24 @@ impl Shared {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(
-        &self,
-        count: MutexGuard<'a, Count>,
-        until: impl Fn(&Count) -> bool,
-    ) -> MutexGuard<'a, Count> {
-        self.moved
-            .wait_while(count, |count| !until(count))
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn work(&self, items: &Mutex<Receiver<Item>>) {
         loop {
             let item = items.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(item) = item else { return };
+            let Ok((chunk, stored)) = item else { return };
             let broken = self.lock().broken;
             let result = if broken {
-                Ok(Put::Known)
+                Ok(Put::Kept)
             } else {
-                self.store.put(item.chunk, item.stored)
+                self.store.put(chunk, &stored)
             };
-            // Chunks are written at the same time, but what follows is in the order of the stream.
-            drop(self.wait(self.lock(), |count| count.over == item.number));
-            if let Ok(Put::Kept(raw)) = &result {
-                self.store.follow(item.chunk, raw);
-            }
-            self.note(item.chunk, result);
+            self.note(chunk, result);
         }
     }
 
     fn note(&self, chunk: u32, result: Result<Put>) {
         let mut count = self.lock();
         match result {
-            Ok(Put::Kept(_) | Put::Known) => count.stored += u32::from(!count.broken),
+            Ok(Put::Kept) => count.stored += u32::from(!count.broken),
             Err(error) if !count.broken => {
                 count.broken = true;
                 (self.listener)(RelayEvent::Broken { error });

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
-use crate::parallel::Aligned;
 
 mod feed;
 pub mod forward;
@@ -25,18 +24,13 @@ pub use feed::feed;
 /// Where a node's chunks go.
 pub trait Store: Send + Sync {
     /// Checks and keeps a chunk of these stored bytes. Called by several threads at once.
-    fn put(&self, chunk: u32, stored: Aligned) -> Result<Put>;
-
-    /// Sees the raw bytes of what was kept, one chunk at a time in the order in which they came.
-    fn follow(&self, chunk: u32, raw: &[u8]);
+    fn put(&self, chunk: u32, stored: &[u8]) -> Result<Put>;
 }
 
 /// What became of a chunk.
 pub enum Put {
-    /// It is stored; these are its raw bytes.
-    Kept(Aligned),
-    /// Nothing here lacks it.
-    Known,
+    /// It is here, since now or before.
+    Kept,
     /// It is not what the manifest says, so it changed on its way. It is still missing here.
     Changed,
 }

@@ -13,7 +13,7 @@ use crate::bundle::manifest::Parity;
 use crate::bundle::media::Media;
 use crate::bundle::parity::{Geometry, Loss, Volumes};
 use crate::bundle::volume::{BLOCK, END, entry_header};
-use crate::digest::{Sha256, Xxh3Hasher, sha256_of_reader};
+use crate::digest::{Blake3Hasher, Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 
 /// What is known about a bundle's recovery volumes and what they must make up for.
@@ -174,7 +174,7 @@ fn end_fault(path: &Path, size: u64) -> Result<Option<String>> {
 }
 
 /// The data shards that are not as they were: those of missing volumes, and of the damaged places
-/// those whose check value is another.
+/// those whose digest is another.
 fn lost_shards(
     media: &Media,
     parity: &Parity,
@@ -206,7 +206,7 @@ fn lost_shards(
 }
 
 fn is_intact(row: &mut Volumes, parity: &Parity, shard: usize) -> bool {
-    let mut hasher = Xxh3Hasher::default();
+    let mut hasher = Blake3Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     let (mut at, end) = (
         shard as u64 * parity.shard,

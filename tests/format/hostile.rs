@@ -279,22 +279,24 @@ fn a_manifest_that_is_no_manifest_is_refused() {
 }
 
 #[test]
-fn a_chunk_that_decodes_to_more_than_it_says_is_refused_by_extract() {
-    let cases: [(&str, Change); 3] = [
-        ("a bomb", &|stored| {
+fn a_chunk_that_decodes_to_something_else_is_refused_by_extract() {
+    let files = ["model/a.safetensors", "model/b.bin"];
+    let cases: [(&str, usize, Change); 4] = [
+        ("a bomb", 2, &|stored| {
             *stored = zstd::bulk::compress(&vec![0; 1 << 28], 3).unwrap();
         }),
-        ("a truncated frame", &|stored| {
+        ("a truncated frame", 2, &|stored| {
             stored.truncate(stored.len() / 2);
         }),
-        ("a frame more", &|stored| {
+        ("a frame more", 2, &|stored| {
             stored.extend(zstd::bulk::compress(b"x", 3).unwrap());
         }),
+        ("other bytes", 3, &|stored| stored[5] ^= 1),
     ];
-    for (what, change) in cases {
+    for (what, chunk, change) in cases {
         let dir = tempfile::tempdir().unwrap();
         let manifest = good(dir.path());
-        rewrite_chunk(dir.path(), manifest, 2, change);
+        rewrite_chunk(dir.path(), manifest, chunk, change);
         let mut verify = Command::cargo_bin("bundle").unwrap();
         verify.arg("verify").arg(dir.path()).assert().success();
         let out = dir.path().join("out");
@@ -303,8 +305,9 @@ fn a_chunk_that_decodes_to_more_than_it_says_is_refused_by_extract() {
         let output = extract.assert().code(10).get_output().clone();
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("cannot be decoded"), "{what}: {text}");
-        assert!(!out.join("model/a.safetensors").exists(), "{what}");
-        assert!(out.join("model/b.bin").exists(), "{what}");
+        for (index, file) in (2..).zip(files) {
+            assert_eq!(out.join(file).exists(), index != chunk, "{what}: {file}");
+        }
     }
 }
 

@@ -91,7 +91,7 @@ fn a_damaged_chunk_is_named_with_its_file_and_range() {
     bytes[600_000] ^= 1;
     fs::write(&volume, &bytes).unwrap();
     let media = open(&[dir.path()]).unwrap();
-    let mut stored = Vec::new();
+    let mut stored = vec![0; manifest.chunks[2].stored as usize];
     media.read_unchecked(2, &mut stored).unwrap();
     let error = media.read_chunk(2, &mut stored).unwrap_err();
     assert_eq!(error.exit_code(), 10);

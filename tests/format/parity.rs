@@ -238,7 +238,7 @@ fn without_recovery_volumes_there_is_no_repair() {
     assert!(text(&output).contains("packed without --parity"));
 }
 
-/// Somebody changed a volume so that its check values still fit: the rebuilt one is refused.
+/// Somebody changed a volume so that its digests still fit: the rebuilt one is refused.
 #[test]
 fn a_wrong_check_value_cannot_make_a_wrong_volume() {
     let dir = tempfile::tempdir().unwrap();
@@ -248,7 +248,7 @@ fn a_wrong_check_value_cannot_make_a_wrong_volume() {
     files.get_mut("vol-0001.tar").unwrap()[700] ^= 1;
     write(dir.path(), &files);
     let shard = usize::try_from(manifest.parity.as_ref().unwrap().shard).unwrap();
-    let forged = bundle::digest::Xxh3::of(&files["vol-0001.tar"][..shard]);
+    let forged = bundle::digest::Blake3::of(&files["vol-0001.tar"][..shard]);
     manifest.parity.as_mut().unwrap().data[0] = forged;
     crate::bundles::seal(dir.path(), &manifest);
     let before = read_dir(dir.path());

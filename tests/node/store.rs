@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use bundle::agent::protocol::Version;
 use bundle::agent::store::{self, Store};
+use bundle::bundle::manifest::Manifest;
 use bundle::bundle::media::Media;
-use bundle::digest::Sha256;
-use bundle::parallel::Buffers;
+use bundle::digest::{Blake3, Sha256};
 use bundle::relay::Put;
 
 use crate::bundles::Content;
@@ -81,13 +81,7 @@ impl Node {
 
 /// Gives a store a chunk; says whether it was the right one.
 fn keep(store: &Store, index: u32, stored: &[u8]) -> bundle::error::Result<bool> {
-    let mut bytes = Buffers::default().aligned(stored.len());
-    bytes.copy_from_slice(stored);
-    let put = store.keep(index, bytes)?;
-    if let Put::Kept(raw) = &put {
-        store.hash(index, raw);
-    }
-    Ok(!matches!(put, Put::Changed))
+    Ok(matches!(store.keep(index, stored)?, Put::Kept))
 }
 
 /// Gives a store all chunks that it misses.
@@ -464,6 +458,45 @@ fn wrong_bytes_are_refused_and_the_store_goes_on() {
     store.seal().unwrap();
 }
 
+/// A bundle like another, but with a change of its manifest.
+fn forged(node: &Node, good: &Media, change: impl FnOnce(&mut Manifest)) -> Store {
+    let mut manifest = good.manifest().clone();
+    change(&mut manifest);
+    let text = String::from_utf8(manifest.to_bytes().unwrap()).unwrap();
+    Store::open(&node.root(), text).unwrap()
+}
+
+#[test]
+fn a_chunk_that_is_not_what_the_manifest_promises_is_not_kept() {
+    let node = Node::new();
+    let media = node.bundle("v1", &first_version());
+    let store = forged(&node, &media, |manifest| {
+        manifest.chunks[1].blake3 = Blake3::of(b"other bytes");
+    });
+    store.inventory().unwrap();
+    let mut stored = Vec::new();
+    media.read_chunk(1, &mut stored).unwrap();
+    let error = keep(&store, 1, &stored).unwrap_err();
+    assert!(error.to_string().contains("promises"), "{error}");
+    assert_eq!(store.inventory().unwrap(), [(0, 5)]);
+}
+
+/// Nodes check chunks only, so nothing may follow from what a manifest says of whole files.
+#[test]
+fn a_wrong_sha256_of_a_file_does_not_spoil_the_next_bundle() {
+    let node = Node::new();
+    let good = Content::model([("file", noise(1, 1000))]);
+    let evil = node.bundle("evil", &Content::model([("file", noise(2, 1000))]));
+    let store = forged(&node, &evil, |manifest| {
+        manifest.models[0].files[0].sha256 = Sha256::of(&good.model[0].1);
+    });
+    assert_eq!(feed(&store, &evil), 1);
+    store.seal().unwrap();
+    drop(store);
+    assert_eq!(node.install(&node.bundle("good", &good)), 1);
+    assert_eq!(node.published(), expected(&good));
+}
+
 #[test]
 fn a_file_that_changed_on_the_disk_is_not_sealed_and_comes_again() {
     let node = Node::new();
@@ -472,7 +505,7 @@ fn a_file_that_changed_on_the_disk_is_not_sealed_and_comes_again() {
     let store = node.open(&media);
     feed(&store, &media);
     drop(store);
-    // Opened again, nothing is hashed on the way: the proof reads the disk.
+    // Opened again, the store hashes what is there; afterwards only how it looks can tell.
     let store = node.open(&media);
     assert_eq!(feed(&store, &media), 0);
     let staged = node

@@ -14,7 +14,7 @@ use bundle::bundle::parity::{Geometry, Volumes, encode, publish};
 use bundle::bundle::sums::Sums;
 use bundle::bundle::volume::VolumeWriter;
 use bundle::bundle::{CHUNK_SIZE, EXECUTABLE_NAME, MANIFEST_NAME, SUMS_NAME};
-use bundle::digest::{Sha256, Xxh3};
+use bundle::digest::{Blake3, Sha256};
 
 /// What to put into a bundle.
 pub struct Content {
@@ -145,7 +145,7 @@ impl Writer {
             blob,
             stored: u32::try_from(encoded.bytes.len()).unwrap(),
             raw: u32::try_from(raw.len()).unwrap(),
-            xxh3: Xxh3::of(raw),
+            blake3: Blake3::of(raw),
             encoding: encoded.encoding,
             volume,
             offset,

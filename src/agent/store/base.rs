@@ -1,5 +1,5 @@
-//! Chunks that need not come over the network because a file of what is installed holds them: of
-//! this bundle's last generation, or of the base that it builds on.
+//! Chunks that need not come over the network because a file on this node holds them: one that
+//! stands where ours will be, of this bundle's last generation, or of the base that it builds on.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,18 +9,34 @@ use std::sync::Mutex;
 
 use super::fill::Filling;
 use super::home::Home;
+use super::inventory::Found;
 use super::state::State;
-use super::targets::Targets;
+use super::targets::{Target, Targets};
 use super::{Store, parallel};
 use crate::agent::child::lock;
-use crate::digest::{Sha256, Xxh3};
+use crate::bundle::manifest::Manifest;
+use crate::digest::Blake3;
 use crate::error::Result;
 
-/// Where the raw bytes of chunks stand, by the chunk's blob.
+/// Where the raw bytes of chunks may stand.
 #[derive(Default)]
-struct Sources(HashMap<Sha256, (PathBuf, u64)>);
+struct Sources(HashMap<Blake3, (PathBuf, u64)>);
 
 impl Sources {
+    /// Adds what was found of a target outside of staging.
+    fn add_found(&mut self, target: &Target, found: &Found, manifest: &Manifest) {
+        let (path, marked) = match found {
+            Found::Whole(_) => return,
+            Found::Elsewhere(path, _) => (path, &vec![true; target.entry.chunks.len()]),
+            Found::Parts { old, .. } => (&target.published, old),
+        };
+        let chunks = manifest.chunks_of(&target.entry).enumerate();
+        for (position, chunk) in chunks.filter(|(position, _)| marked[*position]) {
+            let (start, _) = target.span(position);
+            self.0.insert(chunk.blake3, (path.clone(), start));
+        }
+    }
+
     /// Adds the chunks of what is installed in `home`.
     fn add(&mut self, home: &Home, state: &State) -> Result<()> {
         let Some(manifest) = state.current_manifest(home) else {
@@ -32,7 +48,7 @@ impl Sources {
                 let target = &targets.list[place.target];
                 let (start, _) = target.span(place.position);
                 let source = (target.published.clone(), start);
-                self.0.entry(chunk.blob).or_insert(source);
+                self.0.entry(chunk.blake3).or_insert(source);
             }
         }
         Ok(())
@@ -46,16 +62,23 @@ impl Store {
         (base.name != *self.home.name()).then(|| self.home.sibling(base.name.clone()))
     }
 
-    /// Copies chunks that are lacking from files that are installed. What those no longer hold
-    /// stays lacking.
-    pub(super) fn fill_from_installed(&self, fillings: &[Mutex<Filling>]) -> Result<()> {
+    /// Copies chunks that are lacking from files that are here. What those no longer hold stays
+    /// lacking.
+    pub(super) fn fill_from_here(
+        &self,
+        found: &[Found],
+        fillings: &[Mutex<Filling>],
+    ) -> Result<()> {
         let mut sources = Sources::default();
+        for (target, found) in self.targets.list.iter().zip(found) {
+            sources.add_found(target, found, &self.manifest);
+        }
         sources.add(&self.home, &lock(&self.state))?;
         if let Some(base) = self.base_home() {
             sources.add(&base, &State::read(&base)?)?;
         }
         let lacking: Vec<usize> = (0..self.manifest.chunks.len())
-            .filter(|&index| sources.0.contains_key(&self.manifest.chunks[index].blob))
+            .filter(|&index| sources.0.contains_key(&self.manifest.chunks[index].blake3))
             .filter(|&index| !self.lacking(index, fillings).is_empty())
             .collect();
         parallel::map(lacking.len(), |position| {
@@ -71,12 +94,12 @@ impl Store {
         fillings: &[Mutex<Filling>],
     ) -> Result<()> {
         let chunk = &self.manifest.chunks[index];
-        let Some((path, start)) = sources.0.get(&chunk.blob) else {
+        let Some((path, start)) = sources.0.get(&chunk.blake3) else {
             return Ok(());
         };
-        let mut raw = vec![0; chunk.raw as usize];
+        let mut raw = self.buffers.aligned(chunk.raw as usize);
         let read = File::open(path).and_then(|file| file.read_exact_at(&mut raw, *start));
-        if read.is_err() || Xxh3::of(&raw) != chunk.xxh3 {
+        if read.is_err() || !chunk.is(&raw) {
             return Ok(());
         }
         let uses = self.lacking(index, fillings);

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::Store;
+use super::state::Stamp;
 use super::targets::{Target, Use};
 use crate::agent::child::lock;
 use crate::bundle::codec::Decoder;
-use crate::bundle::manifest::{Chunk, Encoding};
-use crate::digest::{Hasher, Sha256, Xxh3};
+use crate::bundle::manifest::Chunk;
+use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::write_direct;
 use crate::parallel::Aligned;
@@ -17,32 +18,19 @@ use crate::relay::Put;
 
 /// How far a target is.
 pub struct Filling {
-    /// By chunk position: whether it is there.
+    /// By chunk position: whether it is there, which its BLAKE3 said.
     pub have: Vec<bool>,
-    /// Whether the whole file was hashed before and is unchanged since.
-    pub proven: bool,
-    /// SHA-256 of the leading chunks, as far as they came in order in this session.
-    pub prefix: Hasher,
-}
-
-impl Filling {
-    /// With these chunks there and nothing hashed.
-    pub fn new(have: Vec<bool>, proven: bool) -> Self {
-        Self {
-            have,
-            proven,
-            prefix: Hasher::default(),
-        }
-    }
+    /// How the file looked when it was hashed, if that found it whole: nothing is written to it.
+    pub stamp: Option<Stamp>,
 }
 
 impl Store {
-    /// Takes a chunk's stored bytes. [`Error::Damaged`] when they are what the manifest names, but
-    /// do not decode to what it promises.
+    /// Takes a chunk's stored bytes, at any time and on any thread. [`Error::Damaged`] when they
+    /// are what the manifest names, but do not decode to what it promises.
     ///
-    /// The fast check of the raw bytes is enough for one chunk: its file counts only by its
-    /// SHA-256, and hashing twice would be the most expensive thing that a node does.
-    pub fn keep(&self, index: u32, stored: Aligned) -> Result<Put> {
+    /// The raw bytes are hashed, and the stored ones only to say what is wrong: a file is its
+    /// chunks, so nothing else needs to be hashed.
+    pub fn keep(&self, index: u32, stored: &[u8]) -> Result<Put> {
         let chunk = self.manifest.chunks.get(index as usize).ok_or_else(|| {
             Error::Damaged(format!(
                 "chunk {index} came, which the manifest does not know"
@@ -50,60 +38,33 @@ impl Store {
         })?;
         let wanted = self.still_wanted(index)?;
         if wanted.is_empty() {
-            return Ok(Put::Known);
+            return Ok(Put::Kept);
         }
-        let raw = match self.decode(chunk, stored)? {
-            Ok(raw) => raw,
-            Err(stored) if Sha256::of(&stored) != chunk.blob => return Ok(Put::Changed),
-            Err(_) => {
+        let decoded = match self.decode(chunk, stored) {
+            Err(Error::Damaged(_)) if Sha256::of(stored) != chunk.blob => return Ok(Put::Changed),
+            Err(Error::Damaged(_)) => {
                 return Err(Error::Damaged(format!(
                     "chunk {} does not decode to what the manifest promises; run `bundle verify` on the bundle",
                     chunk.blob
                 )));
             }
+            decoded => decoded?,
         };
+        let raw = decoded.as_deref().unwrap_or(stored);
         let fillings = self.fillings.read().unwrap_or_else(PoisonError::into_inner);
         for place in wanted {
-            self.write(place, &raw, &fillings)?;
+            self.write(place, raw, &fillings)?;
         }
-        Ok(Put::Kept(raw))
+        Ok(Put::Kept)
     }
 
-    /// A chunk's raw bytes; the stored ones again when they are not those of the manifest.
-    fn decode(
-        &self,
-        chunk: &Chunk,
-        stored: Aligned,
-    ) -> Result<std::result::Result<Aligned, Aligned>> {
-        if chunk.encoding == Encoding::Stored {
-            let is_it = stored.len() == chunk.raw as usize && Xxh3::of(&stored) == chunk.xxh3;
-            return Ok(if is_it { Ok(stored) } else { Err(stored) });
-        }
+    /// With one of the decoders that are idle.
+    fn decode(&self, chunk: &Chunk, stored: &[u8]) -> Result<Option<Aligned>> {
         let idle = lock(&self.decoders).pop();
         let mut decoder = idle.map_or_else(Decoder::new, Ok)?;
-        let mut raw = self.buffers.aligned(chunk.raw as usize);
-        let outcome = decoder.decode_into(chunk.encoding, &stored, &mut raw);
+        let raw = decoder.decode_chunk(chunk, stored, &self.buffers);
         lock(&self.decoders).push(decoder);
-        let is_it = outcome.is_ok() && Xxh3::of(&raw) == chunk.xxh3;
-        Ok(if is_it { Ok(raw) } else { Err(stored) })
-    }
-
-    /// Goes on with the SHA-256 of the files that a chunk belongs to, as long as chunks come in
-    /// order. Whatever was not hashed here is read again to seal the store.
-    pub fn hash(&self, index: u32, raw: &[u8]) {
-        let fillings = self.fillings.read().unwrap_or_else(PoisonError::into_inner);
-        for place in self.targets.uses.get(index as usize).into_iter().flatten() {
-            let (start, _) = self.targets.list[place.target].span(place.position);
-            let Some(filling) = fillings.get(place.target) else {
-                continue;
-            };
-            // Not under the lock, which those who write need.
-            let mut prefix = std::mem::take(&mut lock(filling).prefix);
-            if prefix.bytes() == start {
-                prefix.update(raw);
-            }
-            lock(filling).prefix = prefix;
-        }
+        raw
     }
 
     fn still_wanted(&self, index: u32) -> Result<Vec<Use>> {

@@ -2,7 +2,7 @@
 //! again, and clean up.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::home::{Home, Slot};
@@ -10,7 +10,8 @@ use super::state::State;
 use super::targets::Targets;
 use super::{open_state, parallel};
 use crate::bundle::manifest::{Manifest, Name};
-use crate::digest::{Sha256, sha256_of_reader};
+use crate::bundle::on_disk::has_content;
+use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::remove_dir_all;
 
@@ -72,10 +73,11 @@ pub fn verify(root: &Path, name: &str) -> Result<Vec<String>> {
     let (_guard, mut state) = open_state(&home)?;
     let text = installed(root, name)?
         .ok_or_else(|| Error::Failed(format!("{name} is not installed on this node")))?;
-    let targets = Targets::of(&Manifest::parse(text.as_bytes())?, &home)?.list;
+    let manifest = Manifest::parse(text.as_bytes())?;
+    let targets = Targets::of(&manifest, &home)?.list;
     let intact = parallel::map(targets.len(), |index| {
-        let hash = File::open(&targets[index].published).and_then(sha256_of_reader);
-        Ok(hash.is_ok_and(|(sha256, _)| sha256 == targets[index].entry.sha256))
+        let (entry, path) = (&targets[index].entry, &targets[index].published);
+        Ok(has_content(&manifest, entry, path).unwrap_or(false))
     })?;
     let damaged: Vec<PathBuf> = targets
         .into_iter()

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Store;
 use crate::bundle::codec::Encoder;
-use crate::digest::{Sha256, Xxh3};
+use crate::digest::Sha256;
 use crate::error::{Error, Result};
 
 impl Store {
@@ -25,7 +25,7 @@ impl Store {
         File::open(&target.published)
             .and_then(|file| file.read_exact_at(&mut raw, start))
             .map_err(Error::io("read", &target.published))?;
-        if Xxh3::of(&raw) != chunk.xxh3 {
+        if !chunk.is(&raw) {
             return Err(Error::Damaged(format!(
                 "{} is damaged here; run `bundle verify --hosts hosts.txt`, then the same command again",
                 target.published.display()

@@ -2,8 +2,7 @@
 //! first in staging, then at its final place.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,24 +15,25 @@ use super::targets::{Target, Use};
 use super::{Store, parallel};
 use crate::agent::child::lock;
 use crate::bundle::ranges::ranges;
-use crate::digest::{Sha256, Xxh3, xxh3_of_reader};
+use crate::digest::Blake3;
 use crate::error::{Error, Result};
 
 /// Where a target's content can come from without the network.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// It is complete and proven where it must be.
-    Whole,
-    /// The same content is at another path, `proven` by an earlier hash or seen chunk by chunk.
-    Elsewhere { path: PathBuf, proven: bool },
+    /// It is whole where it must be, and looked like this when it was hashed.
+    Whole(Stamp),
+    /// So is a file at another path.
+    Elsewhere(PathBuf, Stamp),
     /// By chunk position: what staging has, and what only the published file has.
     Parts { staged: Vec<bool>, old: Vec<bool> },
 }
 
 /// What earlier runs proved.
+#[derive(Default)]
 struct Known {
-    by_stamp: HashMap<Stamp, Sha256>,
-    by_digest: HashMap<Sha256, PathBuf>,
+    by_stamp: HashMap<Stamp, Blake3>,
+    by_content: HashMap<Blake3, (PathBuf, Stamp)>,
 }
 
 impl Store {
@@ -60,7 +60,8 @@ impl Store {
     }
 
     fn take_stock(&self) -> Result<Vec<Mutex<Filling>>> {
-        let mut known = Known::from(&lock(&self.state));
+        let mut known = Known::default();
+        known.add(&lock(&self.state));
         if let Some(base) = self.base_home() {
             known.add(&State::read(&base)?);
         }
@@ -69,80 +70,78 @@ impl Store {
         check_space(list.iter().zip(&found))?;
         let fillings = parallel::map(list.len(), |index| prepare(&list[index], &found[index]))?;
         let fillings: Vec<_> = fillings.into_iter().map(Mutex::new).collect();
-        self.fill_from_installed(&fillings)?;
+        self.fill_from_here(&found, &fillings)?;
         Ok(fillings)
     }
 
     fn examine(&self, target: &Target, known: &Known) -> Result<Found> {
-        let proven = |path| known.digest_of(path) == Some(target.entry.sha256);
-        if proven(&target.staged) || (target.is_blob() && proven(&target.published)) {
-            return Ok(Found::Whole);
+        let stamp = |path| {
+            let stamp = Stamp::at(path)?;
+            (known.by_stamp.get(&stamp) == Some(&target.content)).then_some(stamp)
+        };
+        let there = stamp(&target.staged);
+        let published = || target.is_blob().then(|| stamp(&target.published))?;
+        if let Some(stamp) = there.or_else(published) {
+            return Ok(Found::Whole(stamp));
         }
-        if let Some(path) = known.by_digest.get(&target.entry.sha256) {
-            return Ok(Found::Elsewhere {
-                path: path.clone(),
-                proven: true,
-            });
+        if let Some((path, stamp)) = known.by_content.get(&target.content) {
+            return Ok(Found::Elsewhere(path.clone(), *stamp));
         }
         let nothing = vec![false; target.entry.chunks.len()];
-        let staged = if is_ours(&target.staged) {
+        let (staged, whole) = if is_ours(&target.staged) {
             self.compare(target, &target.staged, &nothing)?
         } else {
-            nothing
+            (nothing, None)
         };
-        let old = self.compare(target, &target.published, &staged)?;
-        let size = fs::metadata(&target.published).map(|metadata| metadata.len());
-        if size.is_ok_and(|size| size == target.entry.size) && old.iter().all(|&has| has) {
-            return Ok(Found::Elsewhere {
-                path: target.published.clone(),
-                proven: false,
-            });
+        if let Some(stamp) = whole {
+            return Ok(Found::Whole(stamp));
         }
-        Ok(Found::Parts { staged, old })
+        let (old, whole) = self.compare(target, &target.published, &staged)?;
+        Ok(match whole {
+            Some(stamp) => Found::Elsewhere(target.published.clone(), stamp),
+            None => Found::Parts { staged, old },
+        })
     }
 
-    /// Which chunks of a target the file at `path` has, besides those that `skip` marks.
-    fn compare(&self, target: &Target, path: &Path, skip: &[bool]) -> Result<Vec<bool>> {
+    /// Which chunks of a target the file at `path` has, besides those that `skip` marks; and how it
+    /// looked before, when it has all of them and nothing else.
+    fn compare(
+        &self,
+        target: &Target,
+        path: &Path,
+        skip: &[bool],
+    ) -> Result<(Vec<bool>, Option<Stamp>)> {
         let fail = |cause| Error::io("read", path)(cause);
         let Ok(mut file) = File::open(path) else {
-            return Ok(vec![false; skip.len()]);
+            return Ok((vec![false; skip.len()], None));
         };
         let metadata = file.metadata().map_err(fail)?;
         let mut have = Vec::with_capacity(skip.len());
-        for (position, &index) in target.entry.chunks.iter().enumerate() {
+        for (position, chunk) in self.manifest.chunks_of(&target.entry).enumerate() {
             let (start, length) = target.span(position);
             let readable = metadata.is_file()
                 && !skip[position]
                 && start + length <= metadata.len()
                 && has_data(&mut file, start, length);
-            let wanted = self.manifest.chunks[index as usize].xxh3;
-            have.push(readable && part_hash(&file, start, length).map_err(fail)? == wanted);
+            let is_it = || Ok(Blake3::of_range(&file, start, length)? == chunk.blake3);
+            have.push(readable && is_it().map_err(fail)?);
         }
-        Ok(have)
+        let whole = metadata.is_file()
+            && metadata.len() == target.entry.size
+            && have.iter().all(|&has| has);
+        Ok((have, whole.then(|| Stamp::of(&metadata))))
     }
 }
 
 impl Known {
-    fn from(state: &State) -> Self {
-        let mut known = Self {
-            by_stamp: HashMap::new(),
-            by_digest: HashMap::new(),
-        };
-        known.add(state);
-        known
-    }
-
     fn add(&mut self, state: &State) {
         for (path, proof) in state.proofs() {
-            self.by_stamp.insert(proof.stamp, proof.sha256);
+            self.by_stamp.insert(proof.stamp, proof.content);
             if Stamp::at(path) == Some(proof.stamp) {
-                self.by_digest.insert(proof.sha256, path.clone());
+                let place = (path.clone(), proof.stamp);
+                self.by_content.insert(proof.content, place);
             }
         }
-    }
-
-    fn digest_of(&self, path: &Path) -> Option<Sha256> {
-        self.by_stamp.get(&Stamp::at(path)?).copied()
     }
 }
 
@@ -152,11 +151,6 @@ fn has_data(file: &mut File, start: u64, length: u64) -> bool {
         Ok(data) => data < start + length,
         Err(errno) => errno != Errno::NXIO,
     }
-}
-
-fn part_hash(mut file: &File, start: u64, length: u64) -> io::Result<Xxh3> {
-    file.seek(SeekFrom::Start(start))?;
-    xxh3_of_reader(file.take(length))
 }
 
 #[cfg(test)]

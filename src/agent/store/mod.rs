@@ -3,7 +3,7 @@
 //!
 //! There is no journal of chunks: the files themselves say what is there. So a first install, a
 //! resumed one, the repair of a damaged file and an update that changes a few chunks are the same
-//! code: compare each chunk with the manifest, fetch what differs, prove the files, switch.
+//! code: compare each chunk with the manifest, fetch what differs, sync, switch.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
@@ -14,7 +14,7 @@ use crate::bundle::manifest::Manifest;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
-use crate::parallel::{Aligned, Buffers};
+use crate::parallel::Buffers;
 use crate::relay::Put;
 
 mod base;
@@ -118,12 +118,8 @@ impl Store {
 }
 
 impl crate::relay::Store for Store {
-    fn put(&self, chunk: u32, stored: Aligned) -> Result<Put> {
+    fn put(&self, chunk: u32, stored: &[u8]) -> Result<Put> {
         self.keep(chunk, stored)
-    }
-
-    fn follow(&self, chunk: u32, raw: &[u8]) {
-        self.hash(chunk, raw);
     }
 }
 

@@ -1,9 +1,8 @@
-//! Makes a target ready to be filled: an equal old file is hard-linked into staging, equal parts
-//! of another one are copied, and room is made for the rest.
+//! Makes a target ready to be filled: an equal old file is hard-linked into staging, or room is made.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
@@ -15,54 +14,30 @@ use super::targets::{Kind, Target};
 use crate::error::{Error, Result};
 use crate::fs::{create_dir_all, device, free_space};
 
-/// Does with a target what was found to be possible.
+/// Does with a target what was found to be possible. What is elsewhere and cannot be linked is
+/// left to be copied.
 pub fn prepare(target: &Target, found: &Found) -> Result<Filling> {
-    let all = vec![true; target.entry.chunks.len()];
-    match found {
-        Found::Whole => Ok(Filling::new(all, true)),
-        Found::Elsewhere { path, proven } => {
+    let chunks = target.entry.chunks.len();
+    let (have, stamp) = match found {
+        Found::Whole(stamp) => (vec![true; chunks], Some(*stamp)),
+        Found::Elsewhere(path, stamp) => {
             make_way(&target.staged)?;
-            let linked = may_share(path, target)? && link(path, &target.staged)?;
-            if !linked {
-                let copied = fs::copy(path, &target.staged);
-                copied.map_err(|cause| cannot_write(target, cause))?;
+            if may_share(path, target)? && link(path, &target.staged)? {
+                (vec![true; chunks], Some(*stamp))
+            } else {
+                reserve(target)?;
+                (vec![false; chunks], None)
             }
-            Ok(Filling::new(all, *proven && linked))
         }
-        Found::Parts { staged, old } => {
+        Found::Parts { staged, .. } => {
             if !is_ours(&target.staged) {
                 make_way(&target.staged)?;
             }
-            let file = reserve(target)?;
-            copy_parts(target, &file, old)?;
-            let have = staged.iter().zip(old).map(|(a, b)| *a || *b).collect();
-            Ok(Filling::new(have, false))
+            reserve(target)?;
+            (staged.clone(), None)
         }
-    }
-}
-
-/// Copies the marked chunks from the published file.
-fn copy_parts(target: &Target, file: &File, marked: &[bool]) -> Result<()> {
-    if !marked.contains(&true) {
-        return Ok(());
-    }
-    let fail = |cause| Error::io("read", &target.published)(cause);
-    let old = File::open(&target.published).map_err(fail)?;
-    let mut buffer = vec![0; 1 << 20];
-    for position in (0..marked.len()).filter(|&position| marked[position]) {
-        let (start, length) = target.span(position);
-        let mut at = start;
-        while at < start + length {
-            let count = buffer
-                .len()
-                .min(usize::try_from(start + length - at).unwrap_or(usize::MAX));
-            old.read_exact_at(&mut buffer[..count], at).map_err(fail)?;
-            file.write_all_at(&buffer[..count], at)
-                .map_err(|cause| cannot_write(target, cause))?;
-            at += count as u64;
-        }
-    }
-    Ok(())
+    };
+    Ok(Filling { have, stamp })
 }
 
 /// Whether a staged file may be written to: it is there, and no other name shares its content.
@@ -71,7 +46,7 @@ pub fn is_ours(staged: &Path) -> bool {
 }
 
 /// Removes whatever stands where a file must be, and makes its directory.
-fn make_way(path: &Path) -> Result<()> {
+pub fn make_way(path: &Path) -> Result<()> {
     let remove = |path: &Path| match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -102,8 +77,8 @@ fn link(from: &Path, to: &Path) -> Result<bool> {
     Ok(fs::hard_link(&from, to).is_ok())
 }
 
-/// Opens a staged file with its final size and all of its blocks, so that a full disk shows now.
-fn reserve(target: &Target) -> Result<File> {
+/// Makes a staged file of its final size and with all of its blocks, so that a full disk shows now.
+fn reserve(target: &Target) -> Result<()> {
     if let Some(parent) = target.staged.parent() {
         create_dir_all(parent)?;
     }
@@ -124,7 +99,7 @@ fn reserve(target: &Target) -> Result<File> {
             Err(errno) => return Err(fail(errno.into())),
         }
     }
-    Ok(file)
+    Ok(())
 }
 
 /// Refuses early when a filesystem cannot take what will be written to it.

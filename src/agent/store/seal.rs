@@ -1,15 +1,15 @@
-//! The proof: every file's SHA-256 equals the manifest, everything is on the disk, and nothing
-//! else stands in the staging directories.
+//! The end of filling: every file has all of its chunks, everything is on the disk, and nothing else
+//! stands in the staging directories.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::fill::Filling;
 use super::home::Slot;
+use super::prepare::make_way;
 use super::state::{Generation, Proof, Stamp};
 use super::targets::Target;
 use super::{Store, parallel};
@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::fs::{create_dir_all, sync_dir, write_atomic};
 
 impl Store {
-    /// Proves that all content is here and intact, and makes it durable. [`Error::Damaged`]
-    /// names a file that is not; it is discarded, so that it comes again in the next round.
+    /// Makes sure that all content is here, and makes it durable. [`Error::Damaged`] names a file
+    /// that somebody changed; it is discarded, so that it comes again in the next round.
     pub fn seal(&self) -> Result<()> {
         if self.in_place {
             return Ok(());
@@ -31,7 +31,7 @@ impl Store {
                 "the node's inventory was not taken before sealing".into(),
             ));
         }
-        let proofs = parallel::map(list.len(), |index| prove(&list[index], &fillings[index]))?;
+        let proofs = parallel::map(list.len(), |index| settle(&list[index], &fillings[index]))?;
         let published = list.iter().map(|target| target.published.clone());
         let files: BTreeMap<PathBuf, Proof> = published.zip(proofs).collect();
         self.tidy_staging()?;
@@ -79,8 +79,8 @@ impl Store {
     }
 }
 
-/// Hashes what was not hashed on the way, and syncs.
-fn prove(target: &Target, filling: &Mutex<Filling>) -> Result<Proof> {
+/// Syncs a file whose chunks were all hashed, when they came or where they are.
+fn settle(target: &Target, filling: &Mutex<Filling>) -> Result<Proof> {
     let mut filling = lock(filling);
     let missing = filling.have.iter().filter(|&&has| !has).count();
     if missing > 0 {
@@ -96,37 +96,35 @@ fn prove(target: &Target, filling: &Mutex<Filling>) -> Result<Proof> {
     } else {
         &target.staged
     };
-    let fail = |cause| Error::io("prove", path)(cause);
-    let mut file = File::open(path).map_err(fail)?;
-    if !filling.proven {
-        let mut hasher = std::mem::take(&mut filling.prefix);
-        file.seek(SeekFrom::Start(hasher.bytes())).map_err(fail)?;
-        io::copy(&mut file, &mut hasher).map_err(fail)?;
-        if hasher.finish() != target.entry.sha256 {
-            discard(target, &mut filling)?;
-            return Err(Error::Damaged(format!(
-                "{} does not have the SHA-256 of the manifest although all of its chunks came; it was discarded: run `bundle verify` on the bundle, then the same command again",
-                target.published.display()
-            )));
-        }
-        filling.proven = true;
-    }
+    let fail = |cause| Error::io("sync", path)(cause);
+    let file = File::open(path).map_err(fail)?;
     file.set_permissions(Permissions::from_mode(target.mode()))
         .and_then(|()| file.sync_all())
         .map_err(fail)?;
+    let stamp = Stamp::of(&file.metadata().map_err(fail)?);
+    if filling.stamp.is_some_and(|hashed| hashed != stamp) {
+        discard(target, &mut filling)?;
+        return Err(Error::Damaged(format!(
+            "somebody wrote to {} after it was found intact; it was discarded: run the same command again",
+            target.published.display()
+        )));
+    }
     Ok(Proof {
-        sha256: target.entry.sha256,
-        stamp: Stamp::of(&file.metadata().map_err(fail)?),
+        content: target.content,
+        stamp,
     })
 }
 
-/// Replaces a damaged file by an empty one of its size. A new one: the old may have other names.
+/// Replaces a file by an empty one of its size. A new one: the old may have other names.
 fn discard(target: &Target, filling: &mut Filling) -> Result<()> {
-    fs::remove_file(&target.staged)
-        .and_then(|()| File::create_new(&target.staged))
+    make_way(&target.staged)?;
+    File::create_new(&target.staged)
         .and_then(|file| file.set_len(target.entry.size))
         .map_err(Error::io("replace", &target.staged))?;
-    *filling = Filling::new(vec![false; filling.have.len()], false);
+    *filling = Filling {
+        have: vec![false; filling.have.len()],
+        stamp: None,
+    };
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::switch::Switch;
 use super::targets::Targets;
 use crate::agent::protocol::Version;
 use crate::bundle::manifest::Manifest;
-use crate::digest::Sha256;
+use crate::digest::{Blake3, Sha256};
 use crate::error::{Error, Result};
 use crate::fs::{read_limited, write_atomic};
 use crate::path::AbsPath;
@@ -51,11 +51,11 @@ pub struct Generation {
     pub files: BTreeMap<PathBuf, Proof>,
 }
 
-/// That a file had this digest when it looked like this.
+/// That a file had this content when it looked like this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// Of the whole file.
-    pub sha256: Sha256,
+    /// See [`Manifest::content`].
+    pub content: Blake3,
     /// How it looked.
     pub stamp: Stamp,
 }
@@ -131,7 +131,7 @@ impl State {
         current.manifest == Some(identity)
             && targets.list.iter().all(|target| {
                 current.files.get(&target.published).is_some_and(|proof| {
-                    proof.sha256 == target.entry.sha256
+                    proof.content == target.content
                         && Stamp::at(&target.published) == Some(proof.stamp)
                 })
             })

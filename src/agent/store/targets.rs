@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::home::{Home, Slot};
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::{FileEntry, Manifest, Tree};
+use crate::digest::Blake3;
 use crate::error::{Error, Result};
 use crate::path::AbsPath;
 
@@ -19,6 +20,8 @@ pub struct Target {
     pub kind: Kind,
     /// Size, digest and chunks.
     pub entry: FileEntry,
+    /// See [`Manifest::content`].
+    pub content: Blake3,
 }
 
 /// What a target is a part of.
@@ -82,7 +85,7 @@ impl Targets {
         let mut blobs = HashSet::new();
         for (tree, entry) in manifest.files() {
             if tree.path().is_some() || blobs.insert(entry.sha256) {
-                list.push(target(tree, entry, home));
+                list.push(target(manifest, tree, entry, home));
             }
         }
         let uses = uses_of(&list, manifest.chunks.len())?;
@@ -94,7 +97,7 @@ impl Targets {
     }
 }
 
-fn target(tree: Tree<'_>, entry: &FileEntry, home: &Home) -> Target {
+fn target(manifest: &Manifest, tree: Tree<'_>, entry: &FileEntry, home: &Home) -> Target {
     let (published, staged) = match tree.path() {
         Some(root) => (
             entry.path.under(&home.place(root)),
@@ -116,6 +119,7 @@ fn target(tree: Tree<'_>, entry: &FileEntry, home: &Home) -> Target {
         published,
         staged,
         kind,
+        content: manifest.content(entry),
         entry: entry.clone(),
     }
 }

@@ -6,8 +6,9 @@ use zstd_safe::{DCtx, find_frame_compressed_size, get_error_name};
 use super::frame::MAGIC;
 use super::no_memory;
 use super::planes::{join, plane_len};
-use crate::bundle::manifest::Encoding;
+use crate::bundle::manifest::{Chunk, Encoding};
 use crate::error::{Error, Result};
+use crate::parallel::{Aligned, Buffers};
 
 /// Decodes chunks, with a reused context and buffer of one chunk.
 pub struct Decoder {
@@ -35,6 +36,29 @@ impl Decoder {
     ) -> Result<()> {
         raw.resize(raw_len, 0);
         self.decode_into(encoding, stored, raw)
+    }
+
+    /// A chunk's raw bytes, or that `stored` does not decode to them. `None` when they are the
+    /// stored ones, which need no copy.
+    pub fn decode_chunk(
+        &mut self,
+        chunk: &Chunk,
+        stored: &[u8],
+        buffers: &Buffers,
+    ) -> Result<Option<Aligned>> {
+        let raw = match chunk.encoding {
+            Encoding::Stored => None,
+            encoding => {
+                let mut raw = buffers.aligned(chunk.raw as usize);
+                self.decode_into(encoding, stored, &mut raw)?;
+                Some(raw)
+            }
+        };
+        if chunk.is(raw.as_deref().unwrap_or(stored)) {
+            Ok(raw)
+        } else {
+            Err(damaged("it holds other bytes"))
+        }
     }
 
     /// As [`Decoder::decode`], into memory of exactly the chunk's length.

@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::cluster_spec::ClusterSpec;
-use crate::digest::{Sha256, Xxh3};
+use crate::digest::{Blake3, Blake3Hasher, Sha256};
 use crate::error::{Error, Result};
 use crate::path::{AbsPath, RelPath};
 
@@ -170,8 +170,8 @@ pub struct Chunk {
     pub stored: u32,
     /// Raw bytes; [`CHUNK_SIZE`] unless it is a file's last chunk.
     pub raw: u32,
-    /// Fast check value of the raw bytes.
-    pub xxh3: Xxh3,
+    /// Of the raw bytes. A file whose chunks all have theirs is intact.
+    pub blake3: Blake3,
     /// How the raw bytes became the stored ones.
     pub encoding: Encoding,
     /// Number of the volume, from 1; 0 when only the base has it.
@@ -185,6 +185,12 @@ impl Chunk {
     #[must_use]
     pub fn is_in_base(&self) -> bool {
         self.volume == 0
+    }
+
+    /// Whether these are its raw bytes.
+    #[must_use]
+    pub fn is(&self, raw: &[u8]) -> bool {
+        raw.len() == self.raw as usize && Blake3::of(raw) == self.blake3
     }
 
     /// The same chunk in a manifest that builds on this one.
@@ -216,8 +222,8 @@ pub struct Volume {
 pub struct Parity {
     /// Bytes of a shard.
     pub shard: u64,
-    /// Check values of the data shards: all volumes one after the other, with zeros behind.
-    pub data: Vec<Xxh3>,
+    /// Digests of the data shards: all volumes one after the other, with zeros behind.
+    pub data: Vec<Blake3>,
     /// Digests of the recovery shards, in the order in which they stand in the recovery volumes.
     pub recovery: Vec<Sha256>,
     /// The recovery volumes, first to last: `par-0001.tar`.
@@ -315,6 +321,23 @@ impl Manifest {
     pub fn files(&self) -> impl Iterator<Item = (Tree<'_>, &FileEntry)> {
         self.trees()
             .flat_map(|tree| tree.files().iter().map(move |file| (tree, file)))
+    }
+
+    /// What stands for the raw bytes of a file's chunks: BLAKE3 of their digests, one after the
+    /// other. Files are cut at fixed places, so equal files have equal ones, in any manifest.
+    #[must_use]
+    pub fn content(&self, file: &FileEntry) -> Blake3 {
+        let mut hasher = Blake3Hasher::default();
+        for chunk in self.chunks_of(file) {
+            hasher.update(&chunk.blake3.0);
+        }
+        hasher.finish()
+    }
+
+    /// The chunks of a file, in order.
+    pub fn chunks_of(&self, file: &FileEntry) -> impl Iterator<Item = &Chunk> {
+        let indices = file.chunks.iter();
+        indices.filter_map(|&index| self.chunks.get(index as usize))
     }
 
     /// Bytes of all volumes, without recovery volumes.

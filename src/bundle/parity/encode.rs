@@ -13,7 +13,7 @@ use super::geometry::{Geometry, Row};
 use super::recovery_name;
 use crate::bundle::manifest::{Parity, Volume};
 use crate::bundle::volume::{END, entry_header, part_path};
-use crate::digest::{Hasher, Sha256, Xxh3, Xxh3Hasher, sha256_of_reader};
+use crate::digest::{Blake3, Blake3Hasher, Hasher, Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
 use crate::fs::sync_dir;
 use crate::parallel::{Buffer, Buffers};
@@ -53,13 +53,13 @@ pub fn publish(parity: &Parity, dir: &Path) -> Result<()> {
     sync_dir(dir)
 }
 
-/// Writes the bytes of all recovery shards; returns the check values of all shards.
+/// Writes the bytes of all recovery shards; returns the digests of all shards.
 fn code(
     volumes: Volumes,
     geometry: &Geometry,
     files: &mut Files,
     step: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<(Vec<Xxh3>, Vec<Sha256>)> {
+) -> Result<(Vec<Blake3>, Vec<Sha256>)> {
     // Two rows of data, the encoder's own copy, and what it makes.
     let padded = geometry
         .data
@@ -110,15 +110,15 @@ fn code_row(
     Ok(())
 }
 
-/// Reads all rows and sends each, shard after shard; returns the check values of the shards.
+/// Reads all rows and sends each, shard after shard; returns the digests of the shards.
 fn read_rows(
     mut volumes: Volumes,
     geometry: Geometry,
     rows: impl Iterator<Item = Row>,
     sender: &SyncSender<Buffer>,
-) -> Result<Vec<Xxh3>> {
+) -> Result<Vec<Blake3>> {
     let buffers = Buffers::default();
-    let mut hashers = vec![Xxh3Hasher::default(); geometry.data];
+    let mut hashers = vec![Blake3Hasher::default(); geometry.data];
     let mut announced = 0;
     for row in rows {
         while announced <= row.at + AHEAD as u64 && announced < geometry.shard {
@@ -135,7 +135,7 @@ fn read_rows(
             break; // The other side says why.
         }
     }
-    Ok(hashers.iter().map(Xxh3Hasher::finish).collect())
+    Ok(hashers.iter().map(Blake3Hasher::finish).collect())
 }
 
 /// Announces a part of every shard.

@@ -155,7 +155,7 @@ pub fn remove_from(dir: &Path, number: u32, name: fn(u32) -> String) -> Result<(
 mod tests {
     use super::*;
     use crate::bundle::manifest::Encoding;
-    use crate::digest::Xxh3;
+    use crate::digest::Blake3;
 
     const LIMIT: u64 = 10_000;
 
@@ -175,7 +175,7 @@ mod tests {
                 blob,
                 stored: len,
                 raw: len,
-                xxh3: Xxh3::of(bytes),
+                blake3: Blake3::of(bytes),
                 encoding: Encoding::Stored,
                 volume,
                 offset,

@@ -2,7 +2,7 @@
 
 use super::step::{Piece, Step};
 use crate::bundle::codec::Encoder;
-use crate::digest::{Sha256, Xxh3};
+use crate::digest::{Blake3, Sha256};
 use crate::error::Result;
 use crate::parallel::Buffer;
 
@@ -39,7 +39,7 @@ impl EncodeWorker {
         let encoded = self.0.encode(raw)?;
         Ok(Piece {
             blob: Sha256::of(&encoded.bytes),
-            xxh3: Xxh3::of(raw),
+            blake3: Blake3::of(raw),
             #[allow(
                 clippy::cast_possible_truncation,
                 reason = "a chunk has at most 16 MiB"

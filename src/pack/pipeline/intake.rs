@@ -8,7 +8,7 @@ use std::sync::mpsc::SyncSender;
 use super::step::Step;
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::manifest::{Chunk, LayerFacts};
-use crate::digest::{GitBlobHasher, Hasher, Sha256, Xxh3};
+use crate::digest::{GitBlobHasher, Hasher, Sha256};
 use crate::error::{Error, Result};
 use crate::image::Point;
 use crate::pack::base::{Base, BaseFile};
@@ -235,7 +235,7 @@ impl<'a> Intake<'a> {
         file.chunks += 1;
         match file.known_chunk() {
             Known::No => self.send(Step::Chunk(raw)),
-            Known::Yes(chunk) if chunk.xxh3 == Xxh3::of(&raw) => Ok(()),
+            Known::Yes(chunk) if chunk.is(&raw) => Ok(()),
             Known::Yes(_) | Known::Past => Err(changed(&file.path)),
         }
     }

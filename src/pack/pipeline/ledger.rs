@@ -125,8 +125,8 @@ impl<'a> Ledger<'a> {
     /// Different chunks could be made so that they are stored as the same bytes, with different
     /// encodings. No model is like that by chance.
     fn check_same(&self, chunk: &Chunk, piece: &Piece) -> Result<()> {
-        if (chunk.encoding, chunk.raw, chunk.xxh3)
-            == (piece.encoded.encoding, piece.raw, piece.xxh3)
+        if (chunk.encoding, chunk.raw, chunk.blake3)
+            == (piece.encoded.encoding, piece.raw, piece.blake3)
         {
             return Ok(());
         }
@@ -150,7 +150,7 @@ impl<'a> Ledger<'a> {
             )]
             stored: bytes.len() as u32,
             raw: piece.raw,
-            xxh3: piece.xxh3,
+            blake3: piece.blake3,
             encoding: piece.encoded.encoding,
             volume: place.0,
             offset: place.1,

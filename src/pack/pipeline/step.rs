@@ -2,7 +2,7 @@
 
 use crate::bundle::codec::Encoded;
 use crate::bundle::manifest::{Chunk, LayerFacts};
-use crate::digest::{Sha256, Xxh3};
+use crate::digest::{Blake3, Sha256};
 use crate::image::Point;
 use crate::pack::tree::TreeId;
 use crate::path::RelPath;
@@ -46,7 +46,7 @@ pub struct Piece {
     /// SHA-256 of the stored bytes.
     pub blob: Sha256,
     /// Of the raw bytes.
-    pub xxh3: Xxh3,
+    pub blake3: Blake3,
     /// Raw bytes.
     pub raw: u32,
     /// The stored bytes and their encoding.

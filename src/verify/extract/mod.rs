@@ -1,8 +1,8 @@
 //! Unpacking a bundle into a directory: models and extra files as they are, each image as an archive that
 //! `docker load` takes.
 //!
-//! Chunks are read in order, decoded and written by several threads, and hashed in order. A file
-//! gets its name when its SHA-256 is right, so that a second run goes on with what is missing.
+//! Chunks are read in order, decoded, checked and written by several threads. A file gets its name
+//! when all of them are there, so that a second run goes on with what is missing.
 
 mod pieces;
 mod targets;
@@ -17,10 +17,9 @@ use pieces::{Decoded, Worker, pieces, prepare};
 use targets::Target;
 
 use crate::bundle::media::Media;
-use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::fs::{free_space, sync_dir};
-use crate::parallel::{Buffers, in_order};
+use crate::parallel::in_order;
 
 /// Files that are right and wait to be synced: progress shall not run far ahead of the disk.
 const UNNAMED: usize = 4;
@@ -49,7 +48,7 @@ pub fn extract(
     let mut bytes = 0;
     let mut todo = Vec::new();
     for target in targets::all(media.manifest(), root) {
-        if target.is_there()? {
+        if target.is_there(media.manifest())? {
             result.kept += 1;
         } else if let Err(error) = target.check_chunks(media) {
             result.failed.push(error);
@@ -61,19 +60,17 @@ pub fn extract(
         done(bytes);
     }
     check_space(root, todo.iter().map(|target| target.file.size).sum())?;
-    let decoded = |piece: &Decoded| piece.raw.as_ref().map_or(0, |raw| raw.len() as u64);
     thread::scope(|scope| {
         let (right, arrived) = sync_channel(UNNAMED);
         let publisher = scope.spawn(move || arrived.into_iter().try_for_each(publish));
         let mut files = Files {
             targets: &todo,
-            hasher: Hasher::default(),
             fault: None,
             right,
             result,
         };
         let worked = each_piece(media, &todo, threads, |piece| {
-            bytes += decoded(&piece);
+            bytes += piece.raw.as_ref().unwrap_or(&0);
             done(bytes);
             files.take(piece)
         });
@@ -91,10 +88,9 @@ fn each_piece(
     threads: usize,
     mut take: impl FnMut(Decoded) -> Result<()>,
 ) -> Result<()> {
-    let buffers = Buffers::default();
     let workers = (0..threads.max(1))
         .map(|_| {
-            let mut worker = Worker::new(media, targets, &buffers)?;
+            let mut worker = Worker::new(media, targets)?;
             Ok(move |piece: Result<_>| worker.work(piece?))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -104,10 +100,9 @@ fn each_piece(
     })
 }
 
-/// Hashes the pieces of one file after the other, and hands on the files that are right.
+/// Sees the pieces of one file after the other, and hands on the files that are right.
 struct Files<'a> {
     targets: &'a [Target<'a>],
-    hasher: Hasher,
     /// Why the file at hand cannot be had.
     fault: Option<Error>,
     /// To the thread that publishes: the disk writes a file while the next ones are unpacked.
@@ -117,10 +112,7 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn take(&mut self, decoded: Decoded) -> Result<()> {
-        match decoded.raw {
-            Ok(raw) => self.hasher.update(&raw),
-            Err(error) => self.fault = self.fault.take().or(Some(error)),
-        }
+        self.fault = self.fault.take().or(decoded.raw.err());
         if decoded.piece.last {
             self.end(&self.targets[decoded.piece.target])?;
         }
@@ -128,17 +120,7 @@ impl<'a> Files<'a> {
     }
 
     fn end(&mut self, target: &'a Target<'a>) -> Result<()> {
-        let sha256 = std::mem::take(&mut self.hasher).finish();
-        let fault = self.fault.take().or_else(|| {
-            (sha256 != target.file.sha256).then(|| {
-                Error::Damaged(format!(
-                    "{} is left out: it does not have its SHA-256 although its chunks are intact; \
-                     this bundle was packed wrongly",
-                    target.file.path
-                ))
-            })
-        });
-        if let Some(fault) = fault {
+        if let Some(fault) = self.fault.take() {
             self.result.failed.push(fault);
             let part = target.part_path();
             return fs::remove_file(&part).map_err(Error::io("remove", &part));

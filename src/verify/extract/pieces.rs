@@ -6,7 +6,6 @@ use super::targets::Target;
 use crate::bundle::CHUNK_SIZE;
 use crate::bundle::codec::Decoder;
 use crate::bundle::media::Media;
-use crate::digest::Xxh3;
 use crate::error::{Error, Result};
 use crate::fs::{create_dir_all, write_direct};
 use crate::parallel::{Aligned, Buffers};
@@ -26,8 +25,8 @@ pub struct Piece {
 pub struct Decoded {
     /// Which one.
     pub piece: Piece,
-    /// Its raw bytes, written already; or why they cannot be had.
-    pub raw: Result<Aligned>,
+    /// How many raw bytes were written; or why they cannot be had.
+    pub raw: Result<u64>,
 }
 
 /// All pieces in the order of the files.
@@ -59,53 +58,47 @@ pub fn prepare(targets: &[Target<'_>], piece: Piece) -> Result<Piece> {
 pub struct Worker<'a> {
     media: &'a Media,
     targets: &'a [Target<'a>],
-    buffers: Buffers,
     decoder: Decoder,
-    stored: Vec<u8>,
+    buffers: Buffers,
 }
 
 impl<'a> Worker<'a> {
     /// Prepares a decoder.
-    pub fn new(media: &'a Media, targets: &'a [Target<'a>], buffers: &Buffers) -> Result<Self> {
+    pub fn new(media: &'a Media, targets: &'a [Target<'a>]) -> Result<Self> {
         Ok(Self {
             media,
             targets,
-            buffers: buffers.clone(),
             decoder: Decoder::new()?,
-            stored: Vec::new(),
+            buffers: Buffers::default(),
         })
     }
 
     /// Works on a piece. Damage is part of the result; an error is one of the target directory.
     pub fn work(&mut self, piece: Piece) -> Result<Decoded> {
         let target = &self.targets[piece.target];
-        let index = target.file.chunks.get(piece.position).copied();
-        let chunk = index.and_then(|index| self.media.manifest().chunks.get(index as usize));
-        let len = chunk.map_or(0, |chunk| chunk.raw as usize);
-        let mut raw = self.buffers.aligned(len);
-        let read = index.map_or(Ok(()), |index| self.decode(index, &mut raw));
-        let raw = match read {
-            Ok(()) => {
-                write(target, piece.position, &raw)?;
-                Ok(raw)
+        let Some(&index) = target.file.chunks.get(piece.position) else {
+            return Ok(Decoded { piece, raw: Ok(0) });
+        };
+        let chunk = &self.media.manifest().chunks[index as usize];
+        let mut stored = self.buffers.aligned(chunk.stored as usize);
+        let raw = match self.decode(index, &mut stored) {
+            Ok(decoded) => {
+                let raw = decoded.as_deref().unwrap_or(&stored);
+                write(target, piece.position, raw)?;
+                Ok(raw.len() as u64)
             }
             Err(error) => Err(error),
         };
         Ok(Decoded { piece, raw })
     }
 
-    /// The fast check is enough here: the file's SHA-256 follows. It says which chunk is damaged.
-    fn decode(&mut self, index: u32, raw: &mut [u8]) -> Result<()> {
-        self.media.read_unchecked(index, &mut self.stored)?;
+    /// A chunk's raw bytes, unless they are the stored ones.
+    fn decode(&mut self, index: u32, stored: &mut [u8]) -> Result<Option<Aligned>> {
+        self.media.read_unchecked(index, stored)?;
         let chunk = &self.media.manifest().chunks[index as usize];
         self.decoder
-            .decode_into(chunk.encoding, &self.stored, raw)
-            .map_err(|error| self.media.damaged(index, &error.to_string()))?;
-        if Xxh3::of(raw) == chunk.xxh3 {
-            Ok(())
-        } else {
-            Err(self.media.damaged(index, "decodes to other bytes"))
-        }
+            .decode_chunk(chunk, stored, &self.buffers)
+            .map_err(|error| self.media.damaged(index, &error.to_string()))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Which file goes where, and which are there already.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::manifest::{FileEntry, Manifest};
 use crate::bundle::media::Media;
+use crate::bundle::on_disk::has_content;
 use crate::bundle::volume_name;
-use crate::digest::sha256_of_reader;
 use crate::error::{Error, Result};
 use crate::path::AbsPath;
 
@@ -51,18 +50,12 @@ fn dir_name<'a>(path: &'a AbsPath, manifest: &Manifest) -> &'a str {
 }
 
 impl Target<'_> {
-    /// Whether the file is there and has its SHA-256.
-    pub fn is_there(&self) -> Result<bool> {
-        let fail = |cause| Error::io("read", &self.path)(cause);
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(fail(error)),
-        };
-        if file.metadata().map_err(fail)?.len() != self.file.size {
-            return Ok(false);
+    /// Whether the file is there and right.
+    pub fn is_there(&self, manifest: &Manifest) -> Result<bool> {
+        match has_content(manifest, self.file, &self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            found => found.map_err(Error::io("read", &self.path)),
         }
-        Ok(sha256_of_reader(file).map_err(fail)?.0 == self.file.sha256)
     }
 
     /// Whether all chunks are at hand; the error names the volumes that are not.
