@@ -30,6 +30,10 @@ impl Buffers {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = free.pop().unwrap_or_default();
         drop(free);
+        if bytes.capacity() < len {
+            // Fresh memory is zero already.
+            bytes = vec![0; len];
+        }
         bytes.resize(len, 0);
         Buffer {
             bytes,

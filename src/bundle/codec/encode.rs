@@ -56,27 +56,29 @@ impl Encoder {
 
     /// Encodes a chunk; at most [`max_stored`](crate::bundle::manifest::max_stored) bytes long.
     pub fn encode(&mut self, raw: &[u8]) -> Result<Encoded> {
+        let mut bytes = Vec::new();
+        let encoding = self.encode_into(raw, &mut bytes)?;
+        Ok(Encoded { bytes, encoding })
+    }
+
+    /// As [`Encoder::encode`], into a vector that was used before; returns the encoding.
+    pub fn encode_into(&mut self, raw: &[u8], bytes: &mut Vec<u8>) -> Result<Encoding> {
+        bytes.clear();
         let plan = self.plan(raw)?;
-        let bytes = match plan {
-            Plan::Stored => None,
-            Plan::Zstd => {
-                let mut bytes = Vec::new();
-                append_frame(&mut self.general, raw, &mut bytes)?;
-                Some(bytes)
-            }
+        match plan {
+            Plan::Stored => {}
+            Plan::Zstd => append_frame(&mut self.general, raw, bytes)?,
             Plan::Planes {
                 width,
                 rotate,
                 noise,
-            } => Some(self.encode_planes(raw, width, rotate, noise)?),
-        };
-        Ok(match bytes {
-            Some(bytes) if bytes.len() < raw.len() => Encoded {
-                bytes,
-                encoding: plan.encoding(),
-            },
-            _ => as_it_is(raw),
-        })
+            } => self.encode_planes(raw, width, rotate, noise, bytes)?,
+        }
+        if plan != Plan::Stored && bytes.len() < raw.len() {
+            return Ok(plan.encoding());
+        }
+        bytes.clear();
+        Ok(as_it_is(raw, bytes))
     }
 
     fn plan(&mut self, raw: &[u8]) -> Result<Plan> {
@@ -92,40 +94,37 @@ impl Encoder {
         width: u8,
         rotate: bool,
         noise: [bool; 4],
-    ) -> Result<Vec<u8>> {
+        bytes: &mut Vec<u8>,
+    ) -> Result<()> {
         self.planes.resize(raw.len(), 0);
         split(raw, width, rotate, &mut self.planes);
-        let mut bytes = Vec::with_capacity(raw.len());
+        bytes.reserve(raw.len());
         let mut rest = &self.planes[..];
         for (index, noise) in (0..usize::from(width)).zip(noise) {
             let (plane, others) = rest.split_at(plane_len(raw.len(), width.into(), index));
             rest = others;
             if noise {
                 bytes.reserve(raw_frame_len(plane.len()));
-                append_raw(plane, &mut bytes);
+                append_raw(plane, bytes);
             } else {
-                append_frame(&mut self.entropy, plane, &mut bytes)?;
+                append_frame(&mut self.entropy, plane, bytes)?;
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
 /// Stores a chunk without making it smaller. One that starts like a zstd frame is wrapped in
 /// another: otherwise `x` coded and a file `x.zst` stored could be the same blob, which says
 /// nothing about how to decode it.
-fn as_it_is(raw: &[u8]) -> Encoded {
-    if !raw.starts_with(&MAGIC) {
-        return Encoded {
-            bytes: raw.to_vec(),
-            encoding: Encoding::Stored,
-        };
-    }
-    let mut bytes = Vec::with_capacity(raw_frame_len(raw.len()));
-    append_raw(raw, &mut bytes);
-    Encoded {
-        bytes,
-        encoding: Encoding::Zstd,
+fn as_it_is(raw: &[u8], bytes: &mut Vec<u8>) -> Encoding {
+    if raw.starts_with(&MAGIC) {
+        bytes.reserve(raw_frame_len(raw.len()));
+        append_raw(raw, bytes);
+        Encoding::Zstd
+    } else {
+        bytes.extend_from_slice(raw);
+        Encoding::Stored
     }
 }
 

@@ -4,15 +4,22 @@ use super::step::{Piece, Step};
 use crate::bundle::codec::Encoder;
 use crate::digest::{Blake3, Sha256};
 use crate::error::Result;
-use crate::parallel::Buffer;
+use crate::parallel::{Buffer, Buffers};
 
 /// Encodes and hashes chunks, and hands on everything else.
-pub struct EncodeWorker(Encoder);
+pub struct EncodeWorker {
+    encoder: Encoder,
+    /// For encoded chunks.
+    buffers: Buffers,
+}
 
 impl EncodeWorker {
-    /// A worker with its own buffers.
-    pub fn new() -> Result<Self> {
-        Ok(Self(Encoder::new()?))
+    /// A worker that takes its buffers from those that all share.
+    pub fn new(buffers: &Buffers) -> Result<Self> {
+        Ok(Self {
+            encoder: Encoder::new()?,
+            buffers: buffers.clone(),
+        })
     }
 
     /// Does one step.
@@ -36,16 +43,18 @@ impl EncodeWorker {
     }
 
     fn piece(&mut self, raw: &[u8]) -> Result<Piece> {
-        let encoded = self.0.encode(raw)?;
+        let mut stored = self.buffers.take(0);
+        let encoding = self.encoder.encode_into(raw, stored.as_vec())?;
         Ok(Piece {
-            blob: Sha256::of(&encoded.bytes),
+            blob: Sha256::of(&stored),
             blake3: Blake3::of(raw),
             #[allow(
                 clippy::cast_possible_truncation,
                 reason = "a chunk has at most 16 MiB"
             )]
             raw: raw.len() as u32,
-            encoded,
+            stored,
+            encoding,
         })
     }
 }

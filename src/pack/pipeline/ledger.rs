@@ -125,9 +125,7 @@ impl<'a> Ledger<'a> {
     /// Different chunks could be made so that they are stored as the same bytes, with different
     /// encodings. No model is like that by chance.
     fn check_same(&self, chunk: &Chunk, piece: &Piece) -> Result<()> {
-        if (chunk.encoding, chunk.raw, chunk.blake3)
-            == (piece.encoded.encoding, piece.raw, piece.blake3)
-        {
+        if (chunk.encoding, chunk.raw, chunk.blake3) == (piece.encoding, piece.raw, piece.blake3) {
             return Ok(());
         }
         let file = self.state.open.as_ref().map(|file| file.path.as_str());
@@ -138,7 +136,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn append(&mut self, piece: &Piece) -> Result<()> {
-        let bytes = &piece.encoded.bytes;
+        let bytes = &piece.stored;
         let place = self.volumes.append(&piece.blob, bytes)?;
         self.write_closed()?;
         self.stored += bytes.len() as u64;
@@ -151,7 +149,7 @@ impl<'a> Ledger<'a> {
             stored: bytes.len() as u32,
             raw: piece.raw,
             blake3: piece.blake3,
-            encoding: piece.encoded.encoding,
+            encoding: piece.encoding,
             volume: place.0,
             offset: place.1,
         })

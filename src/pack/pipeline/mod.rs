@@ -24,8 +24,7 @@ use self::ledger::Ledger;
 use self::step::Step;
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::parallel::Buffer;
-use crate::parallel::in_order;
+use crate::parallel::{Buffer, Buffers, in_order};
 
 /// Encoded chunks that may wait for their turn to be appended, besides one per worker.
 const ENCODED_AHEAD: usize = 2;
@@ -39,9 +38,10 @@ pub fn run<T>(
 ) -> Result<(State, T)> {
     thread::scope(|scope| {
         let (steps, items) = sync_channel(1);
+        let buffers = Buffers::default();
         let workers = (0..jobs)
             .map(|_| {
-                let mut worker = EncodeWorker::new()?;
+                let mut worker = EncodeWorker::new(&buffers)?;
                 Ok(move |step| worker.work(step))
             })
             .collect::<Result<_>>()?;

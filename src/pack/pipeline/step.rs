@@ -1,10 +1,10 @@
 //! What travels through the pipeline.
 
-use crate::bundle::codec::Encoded;
-use crate::bundle::manifest::{Chunk, LayerFacts};
+use crate::bundle::manifest::{Chunk, Encoding, LayerFacts};
 use crate::digest::{Blake3, Sha256};
 use crate::image::Point;
 use crate::pack::tree::TreeId;
+use crate::parallel::Buffer;
 use crate::path::RelPath;
 
 /// A step in building the volumes. `C` is a chunk: raw on the way in, a [`Piece`] on the way out.
@@ -49,6 +49,8 @@ pub struct Piece {
     pub blake3: Blake3,
     /// Raw bytes.
     pub raw: u32,
-    /// The stored bytes and their encoding.
-    pub encoded: Encoded,
+    /// The stored bytes.
+    pub stored: Buffer,
+    /// How they were made.
+    pub encoding: Encoding,
 }
