@@ -307,37 +307,66 @@ fn a_pack_killed_inside_of_a_layer_goes_on_inside_of_it() {
     let dir = tempfile::tempdir().unwrap();
     // 18 pieces of 4 MiB to fetch.
     let picture = Picture::new("amd64", vec![layer("usr/bin/ray", 74_000_000)]);
-    registry.push(&picture.write(dir.path()), "app:1", &[]);
-    let name = registry.name("app:1");
-    succeed(pack(dir.path(), &name, "whole"));
-    let blob = &registry.blobs("app:1")[0];
-    let once = registry.reads(blob);
+    let layout = picture.write(dir.path());
+    registry.push(&layout, "gzip:1", &[]);
+    registry.push(&layout, "plain:1", &["--preserve-digests"]);
+    for image in ["gzip:1", "plain:1"] {
+        let name = registry.name(image);
+        let whole = format!("{image}-whole");
+        succeed(pack(dir.path(), &name, &whole));
+        let blob = &registry.blobs(image)[0];
+        let once = registry.reads(blob);
 
-    let out = dir.path().join("out");
-    let journal = out.join(".pack/journal");
+        kill_inside(dir.path(), &name, image);
+        let before = registry.reads(blob);
+        succeed(pack(dir.path(), &name, image));
+        let again = registry.reads(blob) - before;
+        // Three chunks of 16 MiB, of which no more than one piece is fetched again.
+        assert!(
+            again <= once - 11,
+            "{again} of {once} pieces of {image} were fetched again"
+        );
+        check(&dir.path().join(image), &picture);
+        same(&dir.path().join(image), &dir.path().join(whole));
+    }
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: make test"]
+fn a_killed_pack_goes_on_inside_of_a_layer_that_comes_whole_where_a_range_was_asked() {
+    let registry = Registry::start(None);
+    let dir = tempfile::tempdir().unwrap();
+    let picture = Picture::new("amd64", vec![layer("usr/bin/ray", 74_000_000)]);
+    registry.push(&picture.write(dir.path()), "app:1", &[]);
+    let blob = &registry.blobs("app:1")[0];
+    let cache = Cache::start(&registry.host());
+    let name = format!("{}/app:1", cache.host());
+    succeed(pack(dir.path(), &name, "whole"));
+
+    kill_inside(dir.path(), &name, "out");
+    cache.requests(blob);
+    succeed(pack(dir.path(), &name, "out"));
+    assert_eq!(cache.requests(blob).1, 1);
+    check(&dir.path().join("out"), &picture);
+    same(&dir.path().join("out"), &dir.path().join("whole"));
+}
+
+/// Packs until three places to go on at are known, and no further.
+fn kill_inside(dir: &Path, name: &str, out: &str) {
+    let journal = dir.join(out).join(".pack/journal");
     let points = || {
         let lines = fs::read_to_string(&journal).unwrap_or_default();
         lines.matches("\"point\"").count()
     };
-    let mut child = pack(dir.path(), &name, "out").spawn().unwrap();
+    let mut child = pack(dir, name, out).spawn().unwrap();
     while points() < 3 {
         assert!(child.try_wait().unwrap().is_none(), "it was too fast");
         thread::sleep(Duration::from_micros(200));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(!out.join("bundle.json").exists(), "it was too fast");
-
-    let before = registry.reads(blob);
-    succeed(pack(dir.path(), &name, "out"));
-    let again = registry.reads(blob) - before;
-    // Three chunks of 16 MiB, of which no more than one piece is fetched again.
-    assert!(
-        again <= once - 11,
-        "{again} of {once} pieces were fetched again"
-    );
-    check(&out, &picture);
-    same(&out, &dir.path().join("whole"));
+    let finished = dir.join(out).join("bundle.json");
+    assert!(!finished.exists(), "it was too fast");
 }
 
 /// Both directories hold the same files.

@@ -39,7 +39,7 @@ pub fn kind_of<'a>(mut entry: impl Read + 'a, size: u64) -> io::Result<Kind<'a>>
 /// A layer without the compression that its first bytes tell of, if any.
 pub fn uncompressed<'a>(mut layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = start_of(&mut layer)?;
-    let (is_gzip, is_zstd) = (is_gzip(&start), start.starts_with(ZSTD));
+    let (is_gzip, is_zstd) = (is_gzip(&start), is_zstd(&start));
     let whole = io::Cursor::new(start).chain(layer);
     Ok(if is_gzip {
         Box::new(flate2::read::MultiGzDecoder::new(whole))
@@ -58,12 +58,17 @@ pub fn start_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
 }
 
 fn is_compressed(start: &[u8]) -> bool {
-    is_gzip(start) || start.starts_with(ZSTD)
+    is_gzip(start) || is_zstd(start)
 }
 
 /// Whether a stream that starts like this is gzip.
 pub fn is_gzip(start: &[u8]) -> bool {
     start.starts_with(GZIP)
+}
+
+/// Whether a stream that starts like this is zstd.
+pub fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(ZSTD)
 }
 
 /// A tar's magic, or the zeros of an empty one.

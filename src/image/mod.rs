@@ -13,4 +13,4 @@ pub mod registry;
 mod scanner;
 mod source;
 
-pub use source::{HISTORY, ImageSource, Layer, Point, Promise, Sink, blob_label};
+pub use source::{Cut, HISTORY, ImageSource, Layer, Point, Promise, Sink, blob_label};

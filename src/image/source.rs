@@ -45,14 +45,21 @@ pub struct Layer {
 /// The most that a decoder of gzip looks back to, in bytes.
 pub const HISTORY: usize = 32 << 10;
 
-/// A place inside a compressed layer from which on it can be decoded by who has what was before it.
+/// A place inside a layer from which on it can be decoded by who has what was before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Point {
     /// Uncompressed bytes before it.
     pub raw: u64,
     /// Compressed bytes before it.
     pub compressed: u64,
-    /// How many bits of the last of these belong behind it: 0 to 7.
+    /// Where a byte of gzip is cut there; nothing in a layer that is not compressed.
+    pub gzip: Option<Cut>,
+}
+
+/// The last byte before a [`Point`] in gzip, which may end behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// How many of its bits belong behind the point: 0 to 7.
     pub bits: u8,
     /// Those bits.
     pub unused: u8,

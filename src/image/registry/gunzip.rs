@@ -10,7 +10,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use crate::image::{HISTORY, Point};
+use crate::image::{Cut, HISTORY, Point};
 
 /// Bytes of the ring that is decoded into: a power of two, and more than the history.
 const RING: usize = 256 << 10;
@@ -57,8 +57,9 @@ impl<R: Read> Gunzip<R> {
         }
     }
 
-    /// From a point on; `history` is what was made before it, at most the last [`HISTORY`] bytes.
-    pub fn resume(source: R, point: Point, history: &[u8]) -> Self {
+    /// From a point on, where a byte is cut; `history` is what was made before it, at most the last
+    /// [`HISTORY`] bytes.
+    pub fn resume(source: R, point: Point, cut: Cut, history: &[u8]) -> Self {
         let history = &history[history.len().saturating_sub(HISTORY)..];
         let mut this = Self::new(source);
         this.ring[..history.len()].copy_from_slice(history);
@@ -66,8 +67,8 @@ impl<R: Read> Gunzip<R> {
         (this.taken, this.made) = (point.compressed, point.raw);
         this.inflate = Box::new(DecompressorOxide::from_block_boundary_state(
             &BlockBoundaryState {
-                num_bits: point.bits,
-                bit_buf: point.unused,
+                num_bits: cut.bits,
+                bit_buf: cut.unused,
                 ..BlockBoundaryState::default()
             },
         ));
@@ -139,8 +140,10 @@ impl<R: Read> Gunzip<R> {
                 self.point = state.map(|state| Point {
                     raw: self.made,
                     compressed: self.taken,
-                    bits: state.num_bits,
-                    unused: state.bit_buf,
+                    gzip: Some(Cut {
+                        bits: state.num_bits,
+                        unused: state.bit_buf,
+                    }),
                 });
             }
             _ if more == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -232,7 +235,7 @@ mod tests {
             for point in points.into_iter().step_by(3) {
                 let (before, after) = whole.split_at(usize::try_from(point.raw).unwrap());
                 let rest = &packed[usize::try_from(point.compressed).unwrap()..];
-                let mut gzip = Gunzip::resume(rest, point, before);
+                let mut gzip = Gunzip::resume(rest, point, point.gzip.unwrap(), before);
                 assert!(decode(&mut gzip, 1 << 20).unwrap().0 == after, "{point:?}");
             }
         }

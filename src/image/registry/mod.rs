@@ -9,6 +9,7 @@ mod gunzip;
 mod layers;
 mod login;
 mod name;
+mod plain;
 mod refusal;
 mod resolve;
 mod source;

@@ -9,13 +9,14 @@ use super::endpoint::Endpoint;
 use super::gunzip::Gunzip;
 use super::layers::{Compressed, Pieces};
 use super::name::Name;
+use super::plain::Plain;
 use super::resolve::{Resolved, resolve};
 use crate::bundle::manifest::{Image, LayerFacts};
 use crate::error::{Error, Result};
 use crate::http;
 use crate::image::archive::ImageWish;
 use crate::image::config::Config;
-use crate::image::entries::{is_gzip, start_of, uncompressed};
+use crate::image::entries::{is_gzip, is_zstd, start_of, uncompressed};
 use crate::image::facts::Watch;
 use crate::image::layer::{copy, copy_rest};
 use crate::image::{ImageSource, Layer, Point, Promise, Sink, blob_label};
@@ -198,12 +199,14 @@ fn copy_whole(compressed: &mut Compressed<'_>, sink: &mut dyn Sink) -> Result<La
             .unwrap_or_else(|cause| Error::Damaged(cause.to_string()))
     };
     let start = start_of(compressed).map_err(fail)?;
-    let gzip = is_gzip(&start);
+    let (gzip, zstd) = (is_gzip(&start), is_zstd(&start));
     let whole = io::Cursor::new(start).chain(compressed);
     if gzip {
         copy_rest(Watch::new(), &mut Gunzip::new(whole), sink, Gunzip::point)
-    } else {
+    } else if zstd {
         copy(&mut uncompressed(whole).map_err(fail)?, sink)
+    } else {
+        copy_plain(Watch::new(), Plain::new(whole, 0), sink)
     }
 }
 
@@ -211,8 +214,22 @@ fn copy_whole(compressed: &mut Compressed<'_>, sink: &mut dyn Sink) -> Result<La
 fn go_on(rest: &mut Compressed<'_>, point: Point, sink: &mut dyn Sink) -> Result<LayerFacts> {
     let mut watch = Watch::new();
     let history = sink.take_packed(&mut |bytes| watch.update(bytes))?;
-    let mut layer = Gunzip::resume(rest, point, &history);
-    copy_rest(watch, &mut layer, sink, Gunzip::point)
+    match point.gzip {
+        Some(cut) => {
+            let mut layer = Gunzip::resume(rest, point, cut, &history);
+            copy_rest(watch, &mut layer, sink, Gunzip::point)
+        }
+        None => copy_plain(watch, Plain::new(rest, point.raw), sink),
+    }
+}
+
+/// Copies what is left of a layer that is not compressed.
+fn copy_plain(
+    watch: Watch,
+    mut layer: Plain<impl io::Read>,
+    sink: &mut dyn Sink,
+) -> Result<LayerFacts> {
+    copy_rest(watch, &mut layer, sink, |layer| Some(layer.point()))
 }
 
 /// Why no registry could serve the image.
