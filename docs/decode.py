@@ -14,15 +14,14 @@ def decode(encoding, stored, raw):
     planes = subprocess.run(["zstd", "-dcq"], input=stored, stdout=subprocess.PIPE, check=True).stdout
     if encoding == "zstd":
         return planes
-    width, rotate, out, start = int(encoding[6]), encoding[7] == "r", bytearray(raw), 0
+    width, rotate, out, start = int(encoding[6]), int(encoding[8]), bytearray(raw), 0
     for i in range(width):
         end = start + len(range(i, raw, width))
         out[i::width] = planes[start:end]
         start = end
-    if rotate:  # each element right by one bit
-        for at in range(0, raw - width + 1, width):
-            n = int.from_bytes(out[at:at + width], "little")
-            out[at:at + width] = (n >> 1 | (n & 1) << (8 * width - 1)).to_bytes(width, "little")
+    for at in range(0, raw - width + 1, width):  # each element right by `rotate` bits
+        n = int.from_bytes(out[at:at + width], "little") * (1 << 8 * width - rotate)
+        out[at:at + width] = (n >> 8 * width | n % (1 << 8 * width)).to_bytes(width, "little")
     return bytes(out)
 
 
@@ -50,4 +49,5 @@ def main(bundle, target):
             assert digest.hexdigest() == file["sha256"], f"wrong content: {path}"
 
 
-main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

@@ -138,6 +138,10 @@ const MANIFESTS: &[Case] = &[
         "unknown encoding",
     ),
     (
+        |m| m["chunks"][1]["encoding"] = json!("planes2r8+zstd"),
+        "unknown encoding",
+    ),
+    (
         |m| m["chunks"][1]["offset"] = json!(512),
         "overlaps the one before or leaves a gap",
     ),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::prelude::*;
+use bundle::bundle::codec::Decoder;
 
 use crate::bundles::Content;
 use crate::weights::{Random, bf16, fp16, fp32, weights};
@@ -41,7 +42,13 @@ fn the_python_decoder_unpacks_every_encoding() {
     encodings.dedup();
     assert_eq!(
         encodings,
-        ["planes2r+zstd", "planes4r+zstd", "stored", "zstd"]
+        [
+            "planes2r1+zstd",
+            "planes2r4+zstd",
+            "planes4r4+zstd",
+            "stored",
+            "zstd"
+        ]
     );
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decode.py");
@@ -60,5 +67,47 @@ fn the_python_decoder_unpacks_every_encoding() {
             .join(image.config.to_string())
             .join(format!("blobs/sha256/{digest}"));
         assert!(fs::read(path).unwrap() == *bytes, "{digest}");
+    }
+}
+
+/// Decodes every file of a directory; the names say how: `ENCODING,RAW`.
+const DECODE_ALL: &str = "
+import decode, pathlib, sys
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    encoding, raw = path.name.split(',')
+    path.write_bytes(decode.decode(encoding, path.read_bytes(), int(raw)))
+";
+
+#[test]
+fn the_python_decoder_and_ours_agree_on_every_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut decoder = Decoder::new().unwrap();
+    let mut expected = Vec::new();
+    for (width, rotate) in (0..8).flat_map(|rotate| [(2, rotate), (4, rotate)]) {
+        for raw in [1, 4, 6, 1003] {
+            // Any bytes are planes of something.
+            let planes = Random((width * 8 + rotate) as u64).bytes(raw);
+            let (mut stored, mut rest) = (Vec::new(), &planes[..]);
+            for index in 0..width {
+                let (plane, others) = rest.split_at((raw + width - 1 - index) / width);
+                stored.extend(zstd::bulk::compress(plane, 1).unwrap());
+                rest = others;
+            }
+            let encoding = format!("planes{width}r{rotate}+zstd");
+            let mut bytes = Vec::new();
+            decoder
+                .decode(encoding.parse().unwrap(), &stored, raw, &mut bytes)
+                .unwrap();
+            let path = dir.path().join(format!("{encoding},{raw}"));
+            fs::write(&path, stored).unwrap();
+            expected.push((path, bytes));
+        }
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut python = Command::new("python3");
+    python.args(["-B", "-c", DECODE_ALL]).arg(dir.path());
+    python.env("PYTHONPATH", docs).assert().success();
+    for (path, bytes) in expected {
+        assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
     }
 }

@@ -92,7 +92,7 @@ impl Encoder {
         &mut self,
         raw: &[u8],
         width: u8,
-        rotate: bool,
+        rotate: u8,
         noise: [bool; 4],
         bytes: &mut Vec<u8>,
     ) -> Result<()> {

@@ -8,11 +8,11 @@ use crate::weights::{Random, bf16, fp16, fp32, weights};
 
 const BF16: Encoding = Encoding::Planes {
     width: 2,
-    rotate: true,
+    rotate: 4,
 };
 const FP32: Encoding = Encoding::Planes {
     width: 4,
-    rotate: true,
+    rotate: 4,
 };
 
 fn encode(raw: &[u8]) -> Encoded {
@@ -90,7 +90,7 @@ fn every_frame_is_plain_zstd() {
     assert_eq!(encoded.encoding, BF16);
     let planes = zstd::decode_all(&encoded.bytes[..]).unwrap();
     let mut expected = vec![0; raw.len()];
-    super::planes::split(&raw, 2, true, &mut expected);
+    super::planes::split(&raw, 2, 4, &mut expected);
     assert!(planes == expected);
 }
 
@@ -153,6 +153,22 @@ proptest! {
         let encoded = encode(&raw);
         prop_assert!(encoded.bytes.len() <= max_stored(u32::try_from(raw.len()).unwrap()) as usize);
         prop_assert!(decode(encoded.encoding, &encoded.bytes, raw.len()).unwrap() == raw);
+    }
+
+    #[test]
+    fn every_layout_comes_back(raw in textures(), wide in any::<bool>(), rotate in 0_u8..8) {
+        let width = if wide { 4 } else { 2 };
+        let mut planes = vec![0; raw.len()];
+        super::planes::split(&raw, width, rotate, &mut planes);
+        let (mut stored, mut rest) = (Vec::new(), &planes[..]);
+        for index in 0..usize::from(width) {
+            let (plane, others) =
+                rest.split_at(super::planes::plane_len(raw.len(), width.into(), index));
+            stored.extend(zstd::bulk::compress(plane, 1).unwrap());
+            rest = others;
+        }
+        let back = decode(Encoding::Planes { width, rotate }, &stored, raw.len()).unwrap();
+        prop_assert!(back == raw);
     }
 
     #[test]

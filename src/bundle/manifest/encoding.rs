@@ -18,8 +18,8 @@ pub enum Encoding {
     Planes {
         /// Bytes per element: 2 or 4.
         width: u8,
-        /// Whether each little-endian element was first rotated left by one bit.
-        rotate: bool,
+        /// Bits by which each little-endian element was first rotated left: 0 to 7.
+        rotate: u8,
     },
 }
 
@@ -28,9 +28,7 @@ impl fmt::Display for Encoding {
         match self {
             Self::Stored => f.write_str("stored"),
             Self::Zstd => f.write_str("zstd"),
-            Self::Planes { width, rotate } => {
-                write!(f, "planes{width}{}+zstd", if *rotate { "r" } else { "" })
-            }
+            Self::Planes { width, rotate } => write!(f, "planes{width}r{rotate}+zstd"),
         }
     }
 }
@@ -39,28 +37,28 @@ impl FromStr for Encoding {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "stored" => Self::Stored,
-            "zstd" => Self::Zstd,
-            "planes2+zstd" => Self::Planes {
-                width: 2,
-                rotate: false,
-            },
-            "planes2r+zstd" => Self::Planes {
-                width: 2,
-                rotate: true,
-            },
-            "planes4+zstd" => Self::Planes {
-                width: 4,
-                rotate: false,
-            },
-            "planes4r+zstd" => Self::Planes {
-                width: 4,
-                rotate: true,
-            },
-            other => return Err(Error::Damaged(format!("unknown encoding {other:?}"))),
-        })
+        match text {
+            "stored" => Ok(Self::Stored),
+            "zstd" => Ok(Self::Zstd),
+            _ => planes(text).ok_or_else(|| Error::Damaged(format!("unknown encoding {text:?}"))),
+        }
     }
+}
+
+/// Reads what [`Encoding::Planes`] writes, and no other spelling of it.
+fn planes(text: &str) -> Option<Encoding> {
+    let numbers = text.strip_prefix("planes")?.strip_suffix("+zstd")?;
+    let (width @ ("2" | "4"), rotate) = numbers.split_once('r')? else {
+        return None;
+    };
+    let rotate = rotate
+        .parse()
+        .ok()
+        .filter(|bits| *bits < 8 && rotate.len() == 1)?;
+    Some(Encoding::Planes {
+        width: width.parse().ok()?,
+        rotate,
+    })
 }
 
 impl Serialize for Encoding {
@@ -74,5 +72,41 @@ impl<'de> Deserialize<'de> for Encoding {
         String::deserialize(deserializer)?
             .parse()
             .map_err(<D::Error as serde::de::Error>::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_encoding_is_read_as_it_is_written_and_nothing_else_is() {
+        let layouts =
+            (0..8).flat_map(|rotate| [2, 4].map(|width| Encoding::Planes { width, rotate }));
+        for encoding in [Encoding::Stored, Encoding::Zstd]
+            .into_iter()
+            .chain(layouts)
+        {
+            assert_eq!(encoding.to_string().parse::<Encoding>().unwrap(), encoding);
+        }
+        for text in [
+            "",
+            "lzma",
+            "planes+zstd",
+            "planes2+zstd",
+            "planes2r+zstd",
+            "planes3r1+zstd",
+            "planes2r8+zstd",
+            "planes2r+1+zstd",
+            "planes2r01+zstd",
+            "planes2r1",
+            "planes02r1+zstd",
+        ] {
+            assert_eq!(
+                text.parse::<Encoding>().unwrap_err().exit_code(),
+                10,
+                "{text}"
+            );
+        }
     }
 }
