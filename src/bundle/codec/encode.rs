@@ -32,6 +32,8 @@ pub struct Encoder {
     general: CCtx<'static>,
     entropy: CCtx<'static>,
     sample: Vec<u8>,
+    /// Of the sample, and of the chunk.
+    sample_planes: Vec<u8>,
     planes: Vec<u8>,
 }
 
@@ -50,6 +52,7 @@ impl Encoder {
             general,
             entropy,
             sample: Vec::new(),
+            sample_planes: Vec::new(),
             planes: Vec::new(),
         })
     }
@@ -85,7 +88,8 @@ impl Encoder {
         sample(raw, &mut self.sample);
         let mut trial = Vec::new();
         append_frame(&mut self.general, &self.sample, &mut trial)?;
-        Ok(choose(&self.sample, trial.len(), &mut self.planes))
+        let scratch = &mut self.sample_planes;
+        Ok(choose(&self.sample, trial.len(), scratch))
     }
 
     fn encode_planes(
