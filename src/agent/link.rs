@@ -19,7 +19,7 @@ const MAX_LINE: u64 = 256 << 20;
 /// What a login shell may print before the agent says its first word.
 const MAX_FOREIGN_LINES: usize = 100;
 
-/// Events and lines that wait for their reader before the agent is made to wait.
+/// Lines that wait for their reader before the agent is made to wait.
 const QUEUE: usize = 4096;
 
 /// How long to wait for the reason after the channel refused a call.
@@ -36,11 +36,14 @@ pub struct Link {
 
 type Writer = Mutex<Box<dyn Write + Send>>;
 
+/// Hears events until it says that it wants no more.
+type Subscriber = Arc<dyn Fn(Event) -> bool + Send + Sync>;
+
 /// What callers and the reading thread share.
 #[derive(Default)]
 struct Shared {
     waiting: HashMap<u64, SyncSender<Reply>>,
-    subscribers: Vec<SyncSender<Event>>,
+    subscribers: Vec<Subscriber>,
     /// Why the channel ended, once it has.
     ended: Option<String>,
 }
@@ -119,16 +122,13 @@ impl Link {
         }
     }
 
-    /// Events from now on, until the channel ends. Whoever asks must read on: an agent whose
-    /// events nobody takes is made to wait.
-    #[must_use]
-    pub fn events(&self) -> Receiver<Event> {
-        let (sender, receiver) = mpsc::sync_channel(QUEUE);
+    /// Lets `hear` have every event from now on, on the thread that reads, until it returns false
+    /// or the channel ends. While it takes its time, the agent waits.
+    pub fn subscribe(&self, hear: impl Fn(Event) -> bool + Send + Sync + 'static) {
         let mut shared = lock(&self.shared);
         if shared.ended.is_none() {
-            shared.subscribers.push(sender);
+            shared.subscribers.push(Arc::new(hear));
         }
-        receiver
     }
 
     /// The error for an answer that does not belong to the request.
@@ -283,7 +283,7 @@ fn deliver(message: Message, shared: &Mutex<Shared>) {
             let subscribers = lock(shared).subscribers.clone();
             let gone: Vec<bool> = subscribers
                 .iter()
-                .map(|subscriber| subscriber.send(event.clone()).is_err())
+                .map(|hear| !hear(event.clone()))
                 .collect();
             let mut gone = gone.into_iter();
             // New ones may have been pushed behind those that were served.
@@ -347,6 +347,12 @@ mod tests {
         });
         let writer = Half(here.try_clone().unwrap());
         (Link::new("10.0.0.11", here, writer).unwrap(), far)
+    }
+
+    fn events(link: &Link) -> Receiver<Event> {
+        let (sender, events) = mpsc::channel();
+        link.subscribe(move |event| sender.send(event).is_ok());
+        events
     }
 
     fn say(writer: &mut UnixStream, message: &Message) {
@@ -415,8 +421,8 @@ mod tests {
             };
             answer(writer, call.id, Answer::Exited(exited));
         });
-        drop(link.events());
-        let (first, second) = (link.events(), link.events());
+        drop(events(&link));
+        let (first, second) = (events(&link), events(&link));
         let mut lines = Vec::new();
         let exited = link
             .follow(vec!["x".into()], |line| lines.push(line))
@@ -439,7 +445,7 @@ mod tests {
                 writer.shutdown(Shutdown::Both).unwrap();
             }
         });
-        let events = link.events();
+        let heard = events(&link);
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
@@ -448,10 +454,10 @@ mod tests {
                 });
             }
         });
-        assert!(events.recv().is_err());
+        assert!(heard.recv().is_err());
         assert!(!link.is_alive());
         assert!(link.call(Request::Inventory).is_err());
-        assert!(link.events().recv().is_err());
+        assert!(events(&link).recv().is_err());
     }
 
     #[test]

@@ -5,18 +5,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
 use super::chain::Upstream;
 use super::dial::Dialed;
 use super::rounds::{Missing, Plan};
-use super::run::{Heard, POLL, Run};
+use super::run::{Heard, Run};
 use super::schedule::{Cut, Feed, News, Schedule, Why};
 use super::ways::Ways;
 use crate::agent::fleet::Member;
-use crate::agent::protocol::{Answer, Event, Fingerprint, Hop, Request};
+use crate::agent::protocol::{Answer, Fingerprint, Hop, Request};
 use crate::bundle::manifest::Manifest;
 use crate::bundle::media::Media;
 use crate::bundle::ranges::{indices, ranges};
@@ -116,15 +116,10 @@ impl Round<'_> {
         let forward = Forward::start(identity, listener)?;
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            for &member in &order {
-                let (events, sender) = (self.members[member].link.events(), sender.clone());
-                let over = &over;
-                scope.spawn(move || pass_on(member, &events, &sender, over));
-            }
-            if let Some(giver) = self.giver() {
-                let (events, sender) = (self.members[giver].link.events(), sender.clone());
-                let over = &over;
-                scope.spawn(move || pass_on(giver, &events, &sender, over));
+            for member in order.iter().copied().chain(self.giver()) {
+                let sender = sender.clone();
+                let pass_on = move |event| sender.send(Heard::Agent(member, event)).is_ok();
+                self.members[member].link.subscribe(pass_on);
             }
             drop(sender);
             let mut run = Run {
@@ -259,20 +254,5 @@ impl Round<'_> {
     fn stored(&self, chunk: u32) -> u64 {
         let chunk = self.manifest.chunks.get(chunk as usize);
         chunk.map_or(0, |chunk| u64::from(chunk.stored))
-    }
-}
-
-/// Passes a member's events on until the round is over or the channel is gone.
-fn pass_on(member: usize, events: &Receiver<Event>, sender: &Sender<Heard>, over: &AtomicBool) {
-    loop {
-        match events.recv_timeout(POLL) {
-            Ok(event) => {
-                if sender.send(Heard::Agent(member, event)).is_err() {
-                    return;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) if !over.load(Ordering::Relaxed) => {}
-            Err(_) => return,
-        }
     }
 }

@@ -16,7 +16,7 @@ use crate::relay::forward::Forward;
 use crate::relay::{Neighbour, RelayEvent};
 
 /// How often lost control channels are looked for.
-pub const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 
 /// How long a node may take to change its neighbour.
 const ORDER: Duration = Duration::from_secs(10);
