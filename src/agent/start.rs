@@ -13,11 +13,12 @@ use super::link::Link;
 use super::tunnel;
 use crate::digest::{Sha256, sha256_of_reader};
 use crate::error::{Error, Result};
+use crate::ssh::session::Running;
 use crate::ssh::{Exit, Session, quote};
 
 /// Where a node may keep the executable, first choice first, for its own shell to expand. The
 /// rest is for nodes whose disks are read-only, full, or mounted noexec.
-const PLACES: &str = r#"/var/lib/bundle "${HOME:-/root}/.bundle" /opt/bundle "/dev/shm/bundle-$(id -u)" "/run/user/$(id -u)/bundle" "/tmp/bundle-$(id -u)""#;
+const PLACES: &str = r#"/var/lib/bundle "${HOME:-/root}/.bundle" /opt/bundle "/dev/shm/bundle-$u" "/run/user/$u/bundle" "/tmp/bundle-$u""#;
 
 /// The machine that the executable is built for, as `uname -m` calls it.
 const MACHINE: &str = std::env::consts::ARCH;
@@ -26,6 +27,9 @@ const MACHINE: &str = std::env::consts::ARCH;
 /// script may say before.
 const GREETING: Duration = Duration::from_secs(20);
 const MAX_GREETING: u64 = 64 << 10;
+
+/// Before the path of the executable, on the line after which it speaks as the agent.
+const AGENT: &str = "agent=";
 
 /// The executable that becomes the agent, hashed once for all nodes.
 #[derive(Clone, Debug)]
@@ -51,6 +55,12 @@ impl Executable {
         })
     }
 
+    /// Whether it is the one of this hash.
+    #[must_use]
+    pub fn is(&self, sha256: Sha256) -> bool {
+        self.sha256 == sha256
+    }
+
     /// Its file name on a node: another version gets another.
     fn name(&self) -> String {
         format!("bundle-{:.16}", self.sha256.to_string())
@@ -67,8 +77,14 @@ pub enum Place {
 
 /// Starts an agent on a node, sending the executable unless it is there already.
 pub fn remote(session: Session, executable: &Executable) -> Result<(Link, Place)> {
-    let path = install(&session, executable)?;
-    let (reader, writer) = session.spawn(&command(&path, "agent")?)?.split()?;
+    let (running, path) = match start_or_look(&session, executable)? {
+        Found::Started(running, path) => (running, path),
+        Found::Places(places) => {
+            let path = send(&session, executable, &places)?;
+            (session.spawn(&command(&path, "agent")?)?, path)
+        }
+    };
+    let (reader, writer) = running.split()?;
     let link = Link::new(session.name(), reader, writer)?;
     Ok((link, Place::Remote(session, path)))
 }
@@ -158,23 +174,95 @@ pub fn local(executable: &Path, root: &Path, name: &str) -> Result<(Link, Place)
     Ok((link, Place::Here(executable.to_owned())))
 }
 
-/// Makes sure that the executable lies on the node, and returns where.
-fn install(session: &Session, executable: &Executable) -> Result<String> {
-    let name = executable.name();
-    let places = find_places(session)?;
-    for place in &places {
-        let path = format!("{place}/{name}");
-        if session.sha256(&quote(&path)?)? == Some(executable.sha256) {
-            return Ok(path);
+/// Runs the executable if it is there and says of itself that it is intact. Otherwise tries where
+/// a file can be written and run. Directories that another user could change are left out.
+fn start_script(executable: &Executable) -> String {
+    let (name, sha256) = (executable.name(), executable.sha256);
+    format!(
+        "echo; u=$(id -u); set -- {PLACES}; \
+         for d; do f=\"$d/bin/{name}\"; \
+         {{ [ -O \"$d\" ] && [ ! -L \"$d\" ] && [ -x \"$f\" ] && chmod 700 \"$d/bin\" && \
+         \"$f\" agent --is {sha256}; }} 2>/dev/null && echo \"{AGENT}$f\" && exec \"$f\" agent; done; \
+         echo \"machine=$(uname -m)\"; \
+         for d; do mkdir -p \"$d/bin\" 2>/dev/null || continue; p=\"$d/bin/.probe$$\"; \
+         if [ -O \"$d\" ] && [ ! -L \"$d\" ] && chmod 700 \"$d/bin\" && \
+         {{ echo '#!/bin/sh' >\"$p\" && chmod 700 \"$p\" && \"$p\"; }} 2>/dev/null; \
+         then echo \"place=$d/bin\"; rm -f \"$p\"; \
+         else rm -f \"$p\"; rmdir \"$d/bin\" \"$d\"; fi 2>/dev/null; done; true"
+    )
+}
+
+/// What the first call to a node led to.
+enum Found {
+    /// The executable was there, at this path, and is the agent now.
+    Started(Running, String),
+    /// It was not. Directories in which a file can be written and run, in order of preference.
+    Places(Vec<String>),
+}
+
+/// Starts the agent where the executable is there and intact: it looks at itself, which costs no
+/// more than a tool of the node would, and is one call instead of three. Otherwise tries the places
+/// for it.
+fn start_or_look(session: &Session, executable: &Executable) -> Result<Found> {
+    let running = session.spawn(&start_script(executable))?;
+    let said = first_words(running.stream()).map_err(|cause| {
+        Error::Failed(format!("{}: cannot hear the node: {cause}", session.name()))
+    })?;
+    let value = |key: &str| {
+        let lines = said.lines().map(str::trim_end);
+        lines
+            .filter_map(|line| line.strip_prefix(key).map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    if let Some(path) = value(AGENT).pop() {
+        return Ok(Found::Started(running, path));
+    }
+    let output = running.finish()?;
+    if output.exit != Exit::Status(0) && output.stderr.contains("sudo") {
+        return Err(no_sudo(session.name(), output.stderr.trim()));
+    }
+    output.ok(session.name(), "prepare the node")?;
+    match value("machine=").first() {
+        Some(machine) if machine == MACHINE => Ok(Found::Places(value("place="))),
+        Some(machine) => Err(Error::Failed(format!(
+            "{}: its machine is {machine}, but bundle is built for {MACHINE}",
+            session.name()
+        ))),
+        None => Err(Error::Failed(format!(
+            "{}: its shell did not run a simple script; it said {said:?}",
+            session.name()
+        ))),
+    }
+}
+
+/// All that is said, up to the line after which the agent speaks: what follows is not ours to read.
+fn first_words(stream: &UnixStream) -> io::Result<String> {
+    let mut said = stream.take(MAX_GREETING);
+    let mut text = Vec::new();
+    loop {
+        let start = text.len();
+        let mut byte = [0; 1];
+        while byte != *b"\n" {
+            if said.read(&mut byte)? == 0 {
+                return Ok(String::from_utf8_lossy(&text).into());
+            }
+            text.extend(byte);
+        }
+        if text[start..].starts_with(AGENT.as_bytes()) {
+            return Ok(String::from_utf8_lossy(&text).into());
         }
     }
+}
+
+/// Sends the executable to the first place that takes it; returns where it is.
+fn send(session: &Session, executable: &Executable, places: &[String]) -> Result<String> {
     let mut failure = Error::Failed(format!(
         "{}: no directory takes an executable; make /var/lib/bundle, ~/.bundle or /opt/bundle \
          writable there, on a filesystem that is not mounted noexec",
         session.name()
     ));
-    for place in &places {
-        let path = format!("{place}/{name}");
+    for place in places {
+        let path = format!("{place}/{}", executable.name());
         let mut file = File::open(&executable.path).map_err(Error::io("read", &executable.path))?;
         match session.upload(&mut file, executable.sha256, "700", &path) {
             Ok(()) => return Ok(path),
@@ -182,44 +270,6 @@ fn install(session: &Session, executable: &Executable) -> Result<String> {
         }
     }
     Err(failure)
-}
-
-/// The directories in which a file can be written and run, in order of preference. Directories
-/// that another user could change are left out.
-fn find_places(session: &Session) -> Result<Vec<String>> {
-    let script = format!(
-        "echo; echo \"machine=$(uname -m)\"; for d in {PLACES}; do \
-         mkdir -p \"$d/bin\" 2>/dev/null || continue; p=\"$d/bin/.probe$$\"; \
-         if [ -O \"$d\" ] && [ ! -L \"$d\" ] && chmod 700 \"$d/bin\" && \
-         {{ echo '#!/bin/sh' >\"$p\" && chmod 700 \"$p\" && \"$p\"; }} 2>/dev/null; \
-         then echo \"place=$d/bin\"; rm -f \"$p\"; \
-         else rm -f \"$p\"; rmdir \"$d/bin\" \"$d\"; fi 2>/dev/null; done; true"
-    );
-    let output = session.exec(&script)?;
-    if output.exit != Exit::Status(0) && output.stderr.contains("sudo") {
-        return Err(no_sudo(session.name(), output.stderr.trim()));
-    }
-    let said = output.ok(session.name(), "prepare the node")?;
-    let value = |line: &'_ str, key: &str| line.trim_end().strip_prefix(key).map(str::to_owned);
-    match said.lines().find_map(|line| value(line, "machine=")) {
-        Some(machine) if machine == MACHINE => {}
-        Some(machine) => {
-            return Err(Error::Failed(format!(
-                "{}: its machine is {machine}, but bundle is built for {MACHINE}",
-                session.name()
-            )));
-        }
-        None => {
-            return Err(Error::Failed(format!(
-                "{}: its shell did not run a simple script; it said {said:?}",
-                session.name()
-            )));
-        }
-    }
-    Ok(said
-        .lines()
-        .filter_map(|line| value(line, "place="))
-        .collect())
 }
 
 fn no_sudo(node: &str, said: &str) -> Error {

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::process;
 
 use crate::agent::serve::serve;
+use crate::agent::start::Executable;
 use crate::agent::tunnel;
+use crate::digest::Sha256;
+use crate::error::Error;
 
 /// What `bundle agent` takes.
 #[derive(clap::Args)]
@@ -20,11 +23,19 @@ pub struct Args {
     /// Be the exit of a tunnel: carry the entry's connections on to this address.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "tunnel_entry")]
     tunnel_exit: Option<SocketAddr>,
+    /// Only say whether this executable has the SHA-256.
+    #[arg(long, value_name = "SHA256")]
+    is: Option<Sha256>,
 }
 
 /// Serves calls from standard input until it ends.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let give_up = || process::exit(1);
+    if let Some(sha256) = args.is {
+        let is_it = Executable::this()?.is(sha256);
+        let other = || Error::Damaged("this executable is another one, or damaged".into());
+        return Ok(is_it.then_some(()).ok_or_else(other)?);
+    }
     if args.tunnel_entry {
         let (listener, address) = tunnel::loopback()?;
         greet(address.port())?;
