@@ -105,7 +105,7 @@ impl Stage {
         let paths = space::paths(media.manifest()).unwrap();
         let facts: Vec<_> = members
             .iter()
-            .map(|member| member.facts(&paths, &[]).unwrap())
+            .map(|member| member.facts(&paths, &[], false).unwrap())
             .collect();
         let show = distribute::Show {
             step: &|_| (),
@@ -275,7 +275,7 @@ fn a_node_that_dies_before_it_switches_is_brought_up_before_anything_else() {
     let members = stage.members();
     let known = activate::versions(&members, &name).unwrap();
     assert_eq!(activate::agreed(&name, &known).unwrap(), version);
-    let switched = activate::activate(&members, &name, version, || Ok(()));
+    let switched = activate::activate(&members, &name, version, || Ok(false));
     assert!(switched.unwrap());
     assert!(!activate::activate(&members, &name, version, || panic!("nothing to do")).unwrap());
     drop(members);
@@ -325,7 +325,7 @@ fn no_node_switches_when_one_cannot() {
         .join("data/.bundle/tiny/staging/model/big");
     fs::write(staged, b"abc").unwrap();
     let name = "tiny".parse().unwrap();
-    let error = activate::activate(&members, &name, version, || Ok(())).unwrap_err();
+    let error = activate::activate(&members, &name, version, || Ok(false)).unwrap_err();
     assert_eq!(error.exit_code(), 3);
     assert!(error.to_string().contains("127.0.0.13: "), "{error}");
     assert!(

@@ -1,8 +1,24 @@
 //! What a node says about itself: inventory for preflight and plan.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::path::AbsPath;
+
+/// What is asked of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// The node's own address.
+    pub address: IpAddr,
+    /// Directories whose filesystems matter.
+    pub paths: Vec<AbsPath>,
+    /// TCP ports that should be free.
+    pub ports: Vec<u16>,
+    /// Whether containers shall run there. Their runtime, GPUs and driver are looked for only
+    /// then: tools must be run for that, and they take longer than all the rest.
+    pub containers: bool,
+}
 
 /// Facts about a node. Absent values could not be found out there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

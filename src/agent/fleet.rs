@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::collect::interface::owner_of;
-use super::facts::Facts;
+use super::facts::{Facts, Question};
 use super::link::Link;
 use super::protocol::{Answer, Request};
 use super::start::{self, Executable, Place};
@@ -189,13 +189,16 @@ impl Contact {
 }
 
 impl Member {
-    /// The node's facts, with the free space of these directories and who has these ports.
-    pub fn facts(&self, paths: &[AbsPath], ports: &[u16]) -> Result<Facts> {
-        match self.link.call(Request::Facts {
+    /// The node's facts, with the free space of these directories and who has these ports; what
+    /// only `containers` need is found out for them alone.
+    pub fn facts(&self, paths: &[AbsPath], ports: &[u16], containers: bool) -> Result<Facts> {
+        let question = Question {
             address: self.address,
             paths: paths.to_vec(),
             ports: ports.to_vec(),
-        })? {
+            containers,
+        };
+        match self.link.call(Request::Facts(question))? {
             Answer::Facts(facts) => Ok(*facts),
             _ => Err(self.link.unexpected()),
         }

@@ -1,13 +1,12 @@
 //! What origin and agent say to each other over the control channel: one JSON value a line.
 //! Calls are answered in any order, matched by `id`; events come unasked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::Facts;
+use super::facts::{Facts, Question};
 use crate::digest::Sha256;
-use crate::path::AbsPath;
 
 /// Origin to agent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,14 +40,7 @@ pub enum Request {
     /// A sign of life. From the first one on, an agent that misses them ends.
     Ping,
     /// Facts about the node, seen from the address that hosts.txt gives it.
-    Facts {
-        /// The node's own address.
-        address: IpAddr,
-        /// Directories whose filesystems matter.
-        paths: Vec<AbsPath>,
-        /// TCP ports that should be free.
-        ports: Vec<u16>,
-    },
+    Facts(Question),
     /// Runs a command to its end.
     Exec {
         /// Program and arguments; no shell.
@@ -258,7 +250,7 @@ pub enum Answer {
 /// What an agent reports unasked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// Totals since [`Request::Join`], about twice a second while data flows.
+    /// Totals since [`Request::Join`], some times a second while data flows.
     Progress {
         /// Chunks that are stored and checked.
         stored_chunks: u32,

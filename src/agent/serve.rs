@@ -95,13 +95,9 @@ impl Session {
 
     fn perform(&self, id: u64, request: Request) -> Result<Answer> {
         Ok(match request {
-            Request::Facts {
-                address,
-                paths,
-                ports,
-            } => {
+            Request::Facts(question) => {
                 let tools = collect::Tools(&self.children);
-                let facts = collect::collect(&tools, &self.root, address, &paths, &ports);
+                let facts = collect::collect(&tools, &self.root, &question);
                 Answer::Facts(Box::new(facts))
             }
             Request::Exec {

@@ -149,7 +149,10 @@ pub fn installed_name(given: Option<&str>, members: &[Member]) -> Result<Name> {
 /// The facts of every node.
 pub fn facts(members: &[Member], manifest: &Manifest) -> Result<Vec<Facts>> {
     let paths = crate::install::space::paths(manifest)?;
-    all(fan_out(members, |member| member.facts(&paths, &[])))
+    let containers = !manifest.images.is_empty();
+    all(fan_out(members, |member| {
+        member.facts(&paths, &[], containers)
+    }))
 }
 
 /// What the cluster commands work on.

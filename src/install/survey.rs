@@ -131,7 +131,7 @@ fn count(ranges: &[(u32, u32)]) -> usize {
 /// Facts, and how far the node's clock is ahead of ours.
 fn ask(member: &Member, head: bool, wish: &Wish, paths: &[AbsPath]) -> Result<(Facts, i64)> {
     let ports: Vec<u16> = wish.ports_of(head).map(|port| port.number).collect();
-    let facts = member.facts(paths, &ports)?;
+    let facts = member.facts(paths, &ports, wish.containers)?;
     // The node looks at its clock last.
     let offset = facts.clock_ms - now_ms();
     Ok((facts, offset))

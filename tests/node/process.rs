@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use bundle::agent::facts::Question;
 use bundle::agent::link::Link;
 use bundle::agent::protocol::{Answer, Request};
 
@@ -77,11 +78,12 @@ fn calls_are_answered_in_any_order() {
     );
     thread::scope(|scope| {
         let slow = scope.spawn(|| agent.exec(&waiting));
-        let facts = agent.link.call(Request::Facts {
+        let facts = agent.link.call(Request::Facts(Question {
             address: IpAddr::from([127, 0, 0, 1]),
             paths: vec!["/data".parse().unwrap()],
             ports: Vec::new(),
-        });
+            containers: true,
+        }));
         let Ok(Answer::Facts(facts)) = facts else {
             panic!("{facts:?}");
         };

@@ -1,5 +1,6 @@
 //! Nodes with an old or odd userland: the agent needs no more than a place to run.
 
+use bundle::agent::facts::Question;
 use bundle::agent::protocol::{Answer, Request};
 use bundle::agent::start::{Executable, remote};
 use bundle::ssh::Node;
@@ -11,11 +12,12 @@ use crate::{connect, failure};
 fn agent_on(sshd: &Sshd, node: &Node) -> bundle::error::Result<String> {
     let executable = Executable::open(env!("CARGO_BIN_EXE_bundle").as_ref())?;
     let (link, _place) = remote(connect(sshd, node)?, &executable)?;
-    let facts = link.call(Request::Facts {
+    let facts = link.call(Request::Facts(Question {
         address: "127.0.0.1".parse().unwrap(),
         paths: Vec::new(),
         ports: Vec::new(),
-    })?;
+        containers: true,
+    }))?;
     assert!(matches!(facts, Answer::Facts(_)), "{facts:?}");
     let Answer::Exited(exited) = link.call(Request::Exec {
         argv: vec!["id".into(), "-u".into()],

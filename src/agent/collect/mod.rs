@@ -1,13 +1,13 @@
 //! Finds out the node's facts. A fact that cannot be had is absent; nothing here fails.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::child::Children;
 use super::exec;
-use super::facts::{Facts, Space};
+use super::facts::{Facts, Question, Space};
 use super::protocol::Exited;
 use crate::error::Result;
 use crate::fs::{device, free_space};
@@ -23,20 +23,21 @@ pub use runtime::find as find_runtime;
 /// Longest patience with a tool: a broken GPU driver lets `nvidia-smi` hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Facts about this node as the owner of `address`, with its `/` at `root`.
-pub fn collect(
-    tools: &Tools,
-    root: &Path,
-    address: IpAddr,
-    paths: &[AbsPath],
-    ports: &[u16],
-) -> Facts {
-    let (gpus, driver) = gpu::find(tools);
-    let (found, runtime_complaint) = runtime::find(tools);
+/// Facts about this node, with its `/` at `root`.
+pub fn collect(tools: &Tools, root: &Path, question: &Question) -> Facts {
+    let ((gpus, driver), (found, runtime_complaint)) = if question.containers {
+        thread::scope(|scope| {
+            let gpus = scope.spawn(|| gpu::find(tools));
+            let found = runtime::find(tools);
+            (gpus.join().unwrap_or_default(), found)
+        })
+    } else {
+        Default::default()
+    };
     let (runtime, own) = found
         .map(|found| (found.runtime, found.directories))
         .unzip();
-    let mut space: Vec<Space> = paths
+    let mut space: Vec<Space> = (question.paths)
         .iter()
         .filter_map(|path| space_of(path, &path.below(root)))
         .collect();
@@ -47,13 +48,13 @@ pub fn collect(
     );
     Facts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into(),
-        interface: interface::owner_of(address).unwrap_or_default(),
+        interface: interface::owner_of(question.address).unwrap_or_default(),
         gpus,
         driver,
         toolkit: ["nvidia-container-runtime-hook", "nvidia-ctk"]
             .iter()
             .any(|name| on_path(name)),
-        listeners: listeners::find(tools, runtime.as_ref(), ports),
+        listeners: listeners::find(tools, runtime.as_ref(), &question.ports),
         runtime,
         runtime_complaint,
         space,
@@ -105,17 +106,16 @@ mod tests {
     #[test]
     fn this_machine_has_facts() {
         let paths = ["/tmp/not-there-yet/x".parse().unwrap()];
-        let address = IpAddr::from([127, 0, 0, 1]);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let children = Children::default();
-        let facts = collect(
-            &Tools(&children),
-            Path::new("/"),
-            address,
-            &paths,
-            &[port, 1],
-        );
+        let question = Question {
+            address: "127.0.0.1".parse().unwrap(),
+            paths: paths.to_vec(),
+            ports: vec![port, 1],
+            containers: false,
+        };
+        let facts = collect(&Tools(&children), Path::new("/"), &question);
         assert_eq!(facts.interface.as_deref(), Some("lo"));
         assert!(!facts.hostname.is_empty());
         assert_eq!(facts.space[0].path, paths[0]);
