@@ -87,10 +87,10 @@ pub fn prune(args: &PruneArgs) -> anyhow::Result<()> {
     ))
 }
 
-/// Removes the containers of a bundle, where there are any.
-pub fn stop(nodes: &[Node], name: &Name, rehearsal: bool) -> Result<()> {
-    if rehearsal {
-        return Ok(());
+/// Removes the containers of a bundle; returns whether there can be any on these nodes.
+pub fn stop(nodes: &[Node], name: &Name, rehearsal: bool) -> Result<bool> {
+    if !rehearsal {
+        down(nodes, name)?;
     }
-    down(nodes, name).map(drop)
+    Ok(!rehearsal)
 }

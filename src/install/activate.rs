@@ -23,12 +23,13 @@ pub fn versions(members: &[Member], name: &Name) -> Result<Vec<Known>> {
 }
 
 /// Puts a version into place everywhere; returns whether anything had to be done. `stop` removes
-/// the containers: the old version's must be gone for good before the first node switches.
+/// the containers: the old version's must be gone for good before the first node switches. It
+/// returns whether there can be any.
 pub fn activate(
     members: &[Member],
     name: &Name,
     version: Version,
-    stop: impl FnOnce() -> Result<()>,
+    stop: impl FnOnce() -> Result<bool>,
 ) -> Result<bool> {
     let known = versions(members, name)?;
     if known.iter().all(|(_, node)| is_settled(node, version)) {
@@ -41,7 +42,13 @@ pub fn activate(
     };
     on_all(members, prepare)
         .and_then(|()| stop())
-        .and_then(|()| on_all(members, || Request::Sync))
+        .and_then(|removed| {
+            if removed {
+                on_all(members, || Request::Sync)
+            } else {
+                Ok(())
+            }
+        })
         .map_err(|error| {
             with_advice(
                 &error,
