@@ -27,11 +27,18 @@ const SOON: Duration = Duration::from_secs(1);
 /// How often a handshake is tried.
 const ATTEMPTS: u32 = 3;
 
-/// How often a sender whose round is over looks for a new neighbour.
+/// A neighbour that needed longer for the last chunk may be replaced within this one,
+const DOUBT: Duration = Duration::from_secs(1);
+
+/// so that many of its pieces are kept for another neighbour.
+const KEPT: usize = 32;
+
+/// How often a sender that has nothing to do looks for a new neighbour.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Passes frames on to a neighbour that can be changed at any time. Frames without a neighbour,
-/// and the rest of a chunk whose neighbour failed, go nowhere.
+/// Passes frames on to a neighbour that can be changed at any time. Frames without a neighbour go
+/// nowhere. Another neighbour gets the chunk at hand from its beginning if that is still there,
+/// otherwise from the next one on.
 pub struct Forward {
     queue: SyncSender<Item>,
     buffers: Buffers,
@@ -77,7 +84,7 @@ impl Forward {
             link: Arc::clone(&link),
             generation: 0,
             stream: None,
-            ended: false,
+            hand: Hand::new(None, false),
         };
         let thread = thread::Builder::new()
             .name("forward".into())
@@ -158,6 +165,37 @@ impl Link {
     }
 }
 
+impl Hand {
+    fn new(frame: Option<Frame>, keeps: bool) -> Self {
+        Self {
+            frame,
+            began: Instant::now(),
+            pieces: Vec::new(),
+            is_whole: true,
+            keeps,
+        }
+    }
+
+    /// Whether the neighbour has not shown with this that it takes chunks quickly.
+    fn was_long(&self) -> bool {
+        self.frame.is_none() || self.began.elapsed() >= DOUBT
+    }
+
+    /// Gives the piece back when it is not kept.
+    fn keep(&mut self, piece: Buffer) -> Option<Buffer> {
+        if self.pieces.len() == KEPT {
+            self.keeps = false;
+            self.pieces.clear();
+        }
+        self.is_whole &= self.keeps;
+        if !self.keeps {
+            return Some(piece);
+        }
+        self.pieces.push(piece);
+        None
+    }
+}
+
 /// The thread behind a [`Forward`].
 struct Sender {
     identity: Arc<Identity>,
@@ -165,8 +203,19 @@ struct Sender {
     link: Arc<Link>,
     generation: u64,
     stream: Option<(SocketAddr, Sending)>,
-    /// The last frame was the end of the round.
-    ended: bool,
+    hand: Hand,
+}
+
+/// What was sent since the last header, for a neighbour that is set meanwhile.
+struct Hand {
+    /// None when its rest will not come.
+    frame: Option<Frame>,
+    began: Instant,
+    pieces: Vec<Buffer>,
+    /// Nothing of it was dropped.
+    is_whole: bool,
+    /// Pieces are kept.
+    keeps: bool,
 }
 
 impl Sender {
@@ -174,7 +223,8 @@ impl Sender {
         loop {
             match items.recv_timeout(POLL) {
                 Ok(item) => self.take(item),
-                Err(RecvTimeoutError::Timeout) => self.end_for_new_neighbour(),
+                Err(RecvTimeoutError::Timeout) if self.is_behind() => self.begin_again(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -190,29 +240,53 @@ impl Sender {
     fn take(&mut self, item: Item) {
         match item {
             Item::Frame(frame) => {
-                self.follow_wish();
-                self.send(&frame.to_bytes());
-                self.ended = frame == Frame::End;
-                if self.ended {
-                    self.flush();
+                let in_doubt = self.is_behind() || self.hand.was_long();
+                self.hand = Hand::new(Some(frame), in_doubt);
+                self.begin_again();
+            }
+            Item::Piece(bytes) => match self.hand.keep(bytes) {
+                _ if self.hand.is_whole && self.is_behind() => self.begin_again(),
+                Some(bytes) => self.send(&bytes),
+                None => self.send_kept(self.hand.pieces.len() - 1),
+            },
+            Item::Abort => {
+                self.hand = Hand::new(None, false);
+                if self.stream.is_some() {
+                    self.close();
+                    // Older than any wish: the next frame connects anew.
+                    self.generation = 0;
                 }
             }
-            Item::Piece(bytes) => self.send(&bytes),
-            Item::Abort if self.stream.is_some() => {
-                self.close();
-                // Older than any wish: the next frame connects anew.
-                self.generation = 0;
-            }
-            Item::Abort => {}
         }
     }
 
-    /// A neighbour that is set after the end of the round must hear of that end: no further frame
-    /// would come, and it would wait for a feeder for ever.
-    fn end_for_new_neighbour(&mut self) {
-        if self.ended && self.link.lock().generation != self.generation {
-            self.take(Item::Frame(Frame::End));
+    /// Another neighbour is wished for.
+    fn is_behind(&self) -> bool {
+        self.link.lock().generation != self.generation
+    }
+
+    /// Sends what is at hand, if all of it still is, to the neighbour that is wished for. One that
+    /// is set after the end of the round must hear of that end: no further frame would come, and
+    /// it would wait for a feeder for ever.
+    fn begin_again(&mut self) {
+        let Some(frame) = self.hand.frame.filter(|_| self.hand.is_whole) else {
+            return;
+        };
+        self.follow_wish();
+        self.send(&frame.to_bytes());
+        self.send_kept(0);
+        if frame == Frame::End {
+            self.flush();
         }
+    }
+
+    /// Sends the pieces at hand from this one on.
+    fn send_kept(&mut self, from: usize) {
+        let pieces = std::mem::take(&mut self.hand.pieces);
+        for piece in &pieces[from..] {
+            self.send(piece);
+        }
+        self.hand.pieces = pieces;
     }
 
     /// Between frames: changes to the neighbour that is wished for, if it is another one.

@@ -386,6 +386,23 @@ fn a_feeder_that_dies_within_a_chunk_leaves_no_half_chunk_behind() {
 }
 
 #[test]
+fn a_neighbour_that_is_set_within_the_first_chunk_gets_all_of_it() {
+    let chain = TestChain::new(2);
+    let bytes = &chain.contents[29];
+    let length = u32::try_from(bytes.len()).unwrap();
+    chain
+        .forward
+        .frame(frame::Frame::Chunk { index: 29, length });
+    chain.forward.piece(&bytes[..PIECE / 2]);
+    chain.forward.switch().set(Some(chain.nodes[1].neighbour));
+    chain.forward.piece(&bytes[PIECE / 2..]);
+    chain.feed(0..2);
+    wait_done(&chain.nodes[1]);
+    assert_eq!(chain.has(1), [0, 1, 29]);
+    assert_eq!(chain.has(0), [0; 0]);
+}
+
+#[test]
 fn a_node_that_dies_near_the_end_leaves_nobody_waiting() {
     let mut chain = TestChain::new(3);
     drop(chain.nodes[1].hop.take());
