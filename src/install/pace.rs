@@ -2,14 +2,23 @@
 //!
 //! A full queue makes everybody before a slow node wait, and everybody behind it starve, so all of
 //! them are equally fast. The slow one is where waiting turns into starving: its feeder waits for
-//! it, and it waits for nobody.
+//! it, or still fills the queue between them, and it waits for nobody.
+//!
+//! One that takes a trickle, report after report, is slow, and that shows soon. One that stands
+//! still may only be busy for a moment, and gets longer.
 
 use std::time::Duration;
 
 use super::chain::{Chain, Upstream};
 
 /// Reports are compared over this time at least.
-const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// The fastest is measured over this time at least: a burst is no measure.
+const STRETCH: Duration = Duration::from_millis(250);
+
+/// Nodes that take anything at all report within this time.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// An older comparison says nothing.
 const FRESH: Duration = Duration::from_secs(3);
@@ -30,11 +39,17 @@ const GRANTED: f64 = 16e6;
 /// The others may lose this part of their whole time to a slow node before it is cut out,
 const PART: f64 = 0.03;
 
-/// in these bounds.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// in these bounds when the node takes a trickle,
+const TRICKLES: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(10));
+
+/// which so many comparisons in a row must show,
+const IN_A_ROW: u32 = 3;
+
+/// and in these when it stands still.
+const STANDS_STILL: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
 
 /// It is thought about no more often than this: there may be a thousand nodes.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Totals of a round, from a node or from the origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,25 +68,51 @@ pub struct Pace {
     nodes: Vec<Track>,
     /// The fastest that anybody was, in bytes a second.
     best: f64,
-    suspect: Option<(usize, Duration)>,
+    suspect: Option<Suspect>,
     /// When it was last thought about.
     looked: Duration,
     /// The feeder of the node that was judged last.
     blamed: Option<Upstream>,
 }
 
+/// A node that seems to be slow.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    node: usize,
+    since: Duration,
+    /// The last comparison that said so,
+    seen: Duration,
+    /// and how many of them in a row found a trickle.
+    trickles: u32,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Track {
     from: (Duration, Report),
     last: Option<Measured>,
+    /// Where the measure of the fastest begins.
+    stretch: (Duration, u64),
 }
 
 /// Over one window.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
+    from: Duration,
     at: Duration,
     rate: f64,
     held: f64,
+}
+
+impl Measured {
+    /// It takes much more than the next node does at that time, so the queue between them fills.
+    fn fills(&self, next: &Self) -> bool {
+        self.at + STRETCH > next.from && self.rate > next.rate * TIMES
+    }
+
+    /// Something comes all the time.
+    fn trickles(&self) -> bool {
+        self.rate > 0.0 && self.at.saturating_sub(self.from) < SILENCE
+    }
 }
 
 impl Pace {
@@ -96,8 +137,8 @@ impl Pace {
             Upstream::Node(node) => &mut self.nodes[node],
         };
         track.note(now, report);
-        if let Some(measured) = track.last {
-            self.best = self.best.max(measured.rate);
+        if let Some(rate) = track.stretch(now, report.received) {
+            self.best = self.best.max(rate);
         }
     }
 
@@ -113,20 +154,18 @@ impl Pace {
             return None;
         }
         self.looked = now;
-        let Some((feeder, node, rate)) = self.slowest(now, chain, done) else {
+        let Some((feeder, node, measured)) = self.slowest(now, chain, done) else {
             self.suspect = None;
             return None;
         };
-        match self.suspect {
-            Some((suspect, since)) if suspect == node => {
-                if now.saturating_sub(since) < self.patience() {
-                    return None;
-                }
-            }
-            _ => {
-                self.suspect = Some((node, now));
-                return None;
-            }
+        let suspect = suspect(self.suspect, node, &measured);
+        self.suspect = Some(suspect);
+        let bounds = match suspect.trickles {
+            IN_A_ROW.. => TRICKLES,
+            _ => STANDS_STILL,
+        };
+        if now.saturating_sub(suspect.since) < self.patience(bounds) {
+            return None;
         }
         let guilty = match (self.blamed.replace(feeder) == Some(feeder), feeder) {
             (false, _) => node,
@@ -139,7 +178,7 @@ impl Pace {
         self.suspect = None;
         self.nodes.iter_mut().for_each(|track| track.last = None);
         self.origin.last = None;
-        Some((guilty, rate))
+        Some((guilty, measured.rate))
     }
 
     fn slowest(
@@ -147,7 +186,7 @@ impl Pace {
         now: Duration,
         chain: &Chain,
         done: impl Fn(usize) -> bool,
-    ) -> Option<(Upstream, usize, f64)> {
+    ) -> Option<(Upstream, usize, Measured)> {
         chain.live().nth(1)?;
         let fresh = |track: &Track| {
             track
@@ -158,12 +197,12 @@ impl Pace {
         for node in chain.live() {
             let here = fresh(&self.nodes[node]);
             if let (Some(before), Some(here)) = (before, here)
-                && before.held >= WAITS
+                && (before.held >= WAITS || before.fills(&here))
                 && here.held <= FLOWS
                 && here.rate * TIMES < self.best
                 && !done(node)
             {
-                return Some((feeder, node, here.rate));
+                return Some((feeder, node, here));
             }
             (feeder, before) = (Upstream::Node(node), here);
         }
@@ -171,9 +210,39 @@ impl Pace {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-    fn patience(&self) -> Duration {
+    fn patience(&self, (least, most): (Duration, Duration)) -> Duration {
         let whole = self.total as f64 / self.best;
-        Duration::from_secs_f64(whole * PART).clamp(PATIENCE.0, PATIENCE.1)
+        Duration::from_secs_f64(whole * PART).clamp(least, most)
+    }
+}
+
+/// What is thought of a node after a comparison in which it was slow.
+fn suspect(before: Option<Suspect>, node: usize, measured: &Measured) -> Suspect {
+    let before = before.filter(|before| before.node == node);
+    let new = Suspect {
+        node,
+        // The time of a trickle counts from its beginning. Whoever stood still goes on just now.
+        since: if measured.trickles() {
+            measured.from
+        } else {
+            measured.at
+        },
+        seen: measured.at,
+        trickles: u32::from(measured.trickles()),
+    };
+    match before {
+        None => new,
+        Some(before) if before.seen == measured.at => before,
+        Some(before) if measured.trickles() => Suspect {
+            seen: measured.at,
+            trickles: before.trickles + 1,
+            ..before
+        },
+        Some(before) => Suspect {
+            seen: measured.at,
+            trickles: 0,
+            ..before
+        },
     }
 }
 
@@ -187,11 +256,24 @@ impl Track {
         }
         let seconds = time.as_secs_f64();
         self.last = Some(Measured {
+            from: begun,
             at: now,
             rate: report.received.saturating_sub(first.received) as f64 / seconds,
             held: report.held.saturating_sub(first.held).as_secs_f64() / seconds,
         });
         self.from = (now, report);
+    }
+
+    /// Bytes a second over the stretch that ends now, if one does.
+    #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+    fn stretch(&mut self, now: Duration, received: u64) -> Option<f64> {
+        let (begun, first) = self.stretch;
+        let time = now.saturating_sub(begun);
+        if time < STRETCH {
+            return None;
+        }
+        self.stretch = (now, received);
+        Some(received.saturating_sub(first) as f64 / time.as_secs_f64())
     }
 }
 
@@ -201,20 +283,24 @@ mod tests {
 
     const ORIGIN: f64 = 50e6;
 
-    /// Reports for so many seconds, twice a second: each node's rate and share of waiting, the
+    /// Between two reports.
+    const STEP: Duration = Duration::from_millis(250);
+
+    /// Reports for so many seconds, one every [`STEP`]: each node's rate and share of waiting, the
     /// origin first. Who is cut out, and when.
-    fn play(total: u64, phases: &[(u64, &[(f64, f64)])]) -> Option<(usize, Duration)> {
-        let nodes = phases[0].1.len() - 1;
+    fn play(total: u64, phases: &[(f64, &[(f64, f64)])]) -> Option<(usize, Duration)> {
+        let (nodes, step) = (phases[0].1.len() - 1, STEP.as_secs_f64());
         let mut pace = Pace::new(nodes, total);
         let chain = Chain::new((0..nodes).collect());
         let mut sums = vec![(0.0, 0.0); nodes + 1];
         let mut now = Duration::ZERO;
         for (seconds, rates) in phases {
-            for _ in 0..seconds * 2 {
-                now += WINDOW;
+            let end = now + Duration::from_secs_f64(*seconds);
+            while now < end {
+                now += STEP;
                 for (index, (rate, held)) in rates.iter().enumerate() {
-                    sums[index].0 += rate / 2.0;
-                    sums[index].1 += held / 2.0;
+                    sums[index].0 += rate * step;
+                    sums[index].1 += held * step;
                     let who = index
                         .checked_sub(1)
                         .map_or(Upstream::Origin, Upstream::Node);
@@ -253,7 +339,7 @@ mod tests {
         for (case, rates, expected) in cases {
             let cut = play(
                 total,
-                &[(1, &[(ORIGIN, 1.0), fast, fast, fast]), (20, &rates)],
+                &[(1.0, &[(ORIGIN, 1.0), fast, fast, fast]), (20.0, &rates)],
             );
             assert_eq!(cut.map(|(node, _)| node), expected, "{case}");
             // 3 % of 40 s.
@@ -268,7 +354,7 @@ mod tests {
     fn a_first_node_that_never_was_fast_is_cut_out_too() {
         let rates = [(1.2e6, 1.0), (1.2e6, 0.0), (1.2e6, 0.0)];
         assert_eq!(
-            play(10_000_000, &[(5, &rates)]).map(|(node, _)| node),
+            play(10_000_000, &[(5.0, &rates)]).map(|(node, _)| node),
             Some(0)
         );
     }
@@ -279,14 +365,88 @@ mod tests {
             &[(ORIGIN, 1.0), (ORIGIN, 0.0), (ORIGIN, 0.0)],
             &[(0.0, 1.0), (0.0, 0.0), (0.0, 0.0)],
         );
-        let phases = [(2, well), (5, pause), (5, well)];
+        let phases = [(2.0, well), (5.0, pause), (5.0, well)];
         assert_eq!(play(93_000_000_000, &phases), None);
         assert!(play(500_000_000, &phases).is_some());
     }
 
+    /// A name, rates and waiting for so many seconds, and after how many milliseconds the node is
+    /// cut out.
+    type Trickle<'a> = (&'a str, &'a [(f64, f64)], f64, Option<u64>);
+
+    #[test]
+    fn a_trickle_is_judged_sooner_than_a_node_that_stands_still() {
+        let (well, flows, waits) = ((ORIGIN, 0.0), (ORIGIN, 0.0), (1.2e6, 1.0));
+        let (trickles, still) = ((1.2e6, 0.0), (0.0, 0.0));
+        let total = 500_000_000;
+        // All is well afterwards.
+        let cases: [Trickle; 6] = [
+            (
+                "a trickle from the beginning",
+                &[flows, flows, trickles],
+                9.0,
+                Some(750),
+            ),
+            (
+                "its feeder waits",
+                &[flows, waits, trickles],
+                9.0,
+                Some(750),
+            ),
+            ("half a second of it", &[flows, waits, trickles], 0.5, None),
+            (
+                "it stands still",
+                &[flows, (0.0, 1.0), still],
+                9.0,
+                Some(3250),
+            ),
+            ("for a moment", &[flows, (0.0, 1.0), still], 2.5, None),
+            ("all do", &[(0.0, 1.0), still, still], 2.5, None),
+        ];
+        for (case, rates, seconds, expected) in cases {
+            let cut = play(total, &[(seconds, rates), (9.0, &[well, well, well])]);
+            let expected = expected.map(|at| (1, Duration::from_millis(at)));
+            assert_eq!(cut, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_trickle_once_in_a_while_is_none() {
+        let (well, hiccup): (&[_], &[_]) = (
+            &[(ORIGIN, 1.0), (ORIGIN, 0.0), (ORIGIN, 0.0)],
+            &[(ORIGIN, 1.0), (ORIGIN, 1.0), (1.2e6, 0.0)],
+        );
+        let phases: Vec<_> = (0..20)
+            .flat_map(|_| [(0.5, hiccup), (0.25, well)])
+            .collect();
+        assert_eq!(play(500_000_000, &phases), None);
+    }
+
+    #[test]
+    fn whoever_is_behind_a_node_that_fell_silent_is_not_slow() {
+        let (mut pace, chain) = (Pace::new(3, 500_000_000), Chain::new(vec![0, 1, 2]));
+        for step in 1..40_u32 {
+            let now = STEP * step;
+            let report = |received| Report {
+                received,
+                held: Duration::ZERO,
+            };
+            let most = u64::from(step) * 12_500_000;
+            pace.note(now, Upstream::Node(0), report(most));
+            if step < 8 {
+                pace.note(now, Upstream::Node(1), report(most));
+                pace.note(now, Upstream::Node(2), report(most));
+            } else {
+                let trickle = 100_000_000 + u64::from(step) * 300_000;
+                pace.note(now, Upstream::Node(2), report(trickle));
+            }
+            assert_eq!(pace.judge(now, &chain, |_| false), None);
+        }
+    }
+
     #[test]
     fn one_node_alone_holds_up_nobody() {
-        assert_eq!(play(10, &[(20, &[(1e6, 1.0), (1e6, 0.0)])]), None);
+        assert_eq!(play(10, &[(20.0, &[(1e6, 1.0), (1e6, 0.0)])]), None);
     }
 
     #[test]
@@ -296,9 +456,9 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut cut = Vec::new();
         for step in 1..40_u32 {
-            now += WINDOW;
+            now += STEP;
             let report = |held| Report {
-                received: u64::from(step) * 500_000,
+                received: u64::from(step) * 250_000,
                 held,
             };
             pace.note(now, Upstream::Origin, report(now));

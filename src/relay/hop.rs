@@ -2,7 +2,7 @@
 //! keeps what it can check.
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +19,15 @@ use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::parallel::Buffers;
 
-/// How often progress is reported.
-const REPORT: Duration = Duration::from_millis(500);
+/// How often progress is reported,
+const REPORT: Duration = Duration::from_millis(250);
+
+/// and more often while only a trickle comes: whoever holds up the others is found by it.
+const REPORT_TRICKLE: Duration = Duration::from_millis(100);
+
+/// Bytes that are looked at for that, and how long they take to come in a trickle.
+const PART: usize = 64 << 10;
+const TRICKLE: Duration = Duration::from_millis(30);
 
 /// How often waiting threads look whether they should end.
 const POLL: Duration = Duration::from_millis(10);
@@ -317,17 +324,30 @@ impl Intake {
         self.forward.frame(Frame::Chunk { index, length });
         let mut stored = self.buffers.aligned(length as usize);
         for piece in stored.chunks_mut(PIECE) {
-            if let Err(cause) = stream.read_exact(piece) {
+            if let Err(cause) = self.read_piece(stream, piece) {
                 self.forward.abort();
                 return Err(broken(&cause));
             }
             self.forward.piece(piece);
-            self.received += piece.len() as u64;
-            if self.reported.elapsed() >= REPORT {
+        }
+        self.keeper.keep(index, stored);
+        Ok(())
+    }
+
+    fn read_piece(&mut self, stream: &mut Receiving, piece: &mut [u8]) -> io::Result<()> {
+        for part in piece.chunks_mut(PART) {
+            let began = Instant::now();
+            stream.read_exact(part)?;
+            self.received += part.len() as u64;
+            let due = if began.elapsed() >= TRICKLE {
+                REPORT_TRICKLE
+            } else {
+                REPORT
+            };
+            if self.reported.elapsed() >= due {
                 self.report();
             }
         }
-        self.keeper.keep(index, stored);
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub struct Neighbour {
 /// What happens in a hop, for the control channel.
 #[derive(Debug)]
 pub enum RelayEvent {
-    /// Totals of this round, about twice a second while data flows.
+    /// Totals of this round, some times a second while data flows.
     Progress {
         /// Chunks that the store has taken.
         stored_chunks: u32,
