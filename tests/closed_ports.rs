@@ -29,8 +29,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn set() -> Self {
-        let bed = Testbed::up("closed-ports", &["4", "--no-docker"]);
+    /// Each test has nodes of its own, as tests run at the same time.
+    fn set(name: &str) -> Self {
+        let bed = Testbed::up(name, &["4", "--no-docker"]);
         let work = tempfile::tempdir().unwrap();
         let noise = weights::Random(12).bytes(SIZE);
         let model = work.path().join("model");
@@ -124,7 +125,7 @@ fn said(output: &Output) -> String {
 #[test]
 #[ignore = "needs root and the test bed: make test"]
 fn data_takes_another_way_where_ports_are_closed() {
-    let stage = Stage::set();
+    let stage = Stage::set("closed-ports");
     let install = "install --no-start";
 
     // Nobody reaches any data port, the origin no more than the nodes.
@@ -180,7 +181,7 @@ fn data_takes_another_way_where_ports_are_closed() {
 #[test]
 #[ignore = "needs root and the test bed: make test-long"]
 fn a_node_dies_while_data_goes_through_ssh() {
-    let stage = Stage::set();
+    let stage = Stage::set("dead-tunnel");
     for node in NODES {
         stage.close(node, "10.77.0.0/24");
         stage.bed.tool(&["rate", node, "40mbit"]);
