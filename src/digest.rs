@@ -2,9 +2,7 @@
 //! and git blob ids for small hub files.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt as _;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -86,20 +84,6 @@ impl Blake3 {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes).into())
-    }
-
-    /// The digest of `len` bytes of a file from byte `at` on.
-    pub fn of_range(file: &File, at: u64, len: u64) -> io::Result<Self> {
-        let mut hasher = Blake3Hasher::default();
-        let mut buffer = vec![0; 256 << 10];
-        let mut done = 0;
-        while done < len {
-            let count = usize::try_from(len - done).map_or(buffer.len(), |n| n.min(buffer.len()));
-            file.read_exact_at(&mut buffer[..count], at + done)?;
-            hasher.update(&buffer[..count]);
-            done += count as u64;
-        }
-        Ok(hasher.finish())
     }
 }
 
@@ -275,19 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_a_file_and_its_bytes_hash_alike() {
+    fn blake3_is_the_one_of_b3sum() {
         // `printf '' | b3sum`
         assert_eq!(
             Blake3::of(b"").to_string(),
             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
         );
-        let bytes: Vec<u8> = (0..700_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&bytes).unwrap();
-        assert_eq!(
-            Blake3::of_range(&file, 5, 600_000).unwrap(),
-            Blake3::of(&bytes[5..600_005])
-        );
-        assert!(Blake3::of_range(&file, 5, 700_000).is_err());
+        let mut pieces = Blake3Hasher::default();
+        pieces.update(b"in ");
+        pieces.update(b"pieces");
+        assert_eq!(pieces.finish(), Blake3::of(b"in pieces"));
     }
 }

@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
-/// What memory and offsets of [`write_direct`] must be multiples of.
+/// What memory and offsets of [`write_direct`] and [`read_direct`] must be multiples of.
 pub const PAGE: usize = 4096;
 
 /// Writes a file so that a reader or a crash sees the old content or the new, never a mix.
@@ -48,6 +48,27 @@ pub fn write_direct(path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
     options
         .open(path)?
         .write_all_at(&bytes[written..], offset + written as u64)
+}
+
+/// Fills memory from a file at an offset, past the page cache where that is possible: what is read
+/// once to be hashed shall not push out what others need, and is what the disk holds.
+pub fn read_direct(path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let pages = bytes.len() - bytes.len() % PAGE;
+    let mut options = File::options();
+    options.read(true);
+    let direct = (options.clone())
+        .custom_flags(OFlags::DIRECT.bits().cast_signed())
+        .open(path)
+        .and_then(|file| file.read_exact_at(&mut bytes[..pages], offset));
+    // As above.
+    let read = match direct {
+        Ok(()) if pages == bytes.len() => return Ok(()),
+        Ok(()) => pages,
+        Err(_) => 0,
+    };
+    options
+        .open(path)?
+        .read_exact_at(&mut bytes[read..], offset + read as u64)
 }
 
 /// Makes renames and new names inside a directory survive a power loss.
@@ -157,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn direct_writes_of_any_length_arrive() {
+    fn direct_writes_of_any_length_arrive_and_can_be_read() {
         let (dir, buffers) = (tempfile::tempdir().unwrap(), Buffers::default());
         let path = dir.path().join("x");
         for len in [0, 1, PAGE, 2 * PAGE + 7] {
@@ -167,6 +188,10 @@ mod tests {
             write_direct(&path, &bytes, PAGE as u64).unwrap();
             let expected = [vec![1; PAGE], bytes.to_vec()].concat();
             assert_eq!(fs::read(&path).unwrap(), expected);
+            bytes.fill(0);
+            read_direct(&path, &mut bytes, PAGE as u64).unwrap();
+            assert_eq!(*bytes, expected[PAGE..]);
+            assert!(read_direct(&path, &mut bytes, expected.len() as u64).is_err() || len == 0);
         }
     }
 

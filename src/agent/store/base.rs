@@ -2,8 +2,6 @@
 //! stands where ours will be, of this bundle's last generation, or of the base that it builds on.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -17,6 +15,8 @@ use crate::agent::child::lock;
 use crate::bundle::manifest::Manifest;
 use crate::digest::Blake3;
 use crate::error::Result;
+use crate::fs::read_direct;
+use crate::parallel::Buffers;
 
 /// Where the raw bytes of chunks may stand.
 #[derive(Default)]
@@ -81,8 +81,9 @@ impl Store {
             .filter(|&index| sources.0.contains_key(&self.manifest.chunks[index].blake3))
             .filter(|&index| !self.lacking(index, fillings).is_empty())
             .collect();
+        let buffers = Buffers::default();
         parallel::map(lacking.len(), |position| {
-            self.copy_chunk(lacking[position], &sources, fillings)
+            self.copy_chunk(lacking[position], &sources, fillings, &buffers)
         })
         .map(drop)
     }
@@ -92,14 +93,14 @@ impl Store {
         index: usize,
         sources: &Sources,
         fillings: &[Mutex<Filling>],
+        buffers: &Buffers,
     ) -> Result<()> {
         let chunk = &self.manifest.chunks[index];
         let Some((path, start)) = sources.0.get(&chunk.blake3) else {
             return Ok(());
         };
-        let mut raw = self.buffers.aligned(chunk.raw as usize);
-        let read = File::open(path).and_then(|file| file.read_exact_at(&mut raw, *start));
-        if read.is_err() || !chunk.is(&raw) {
+        let mut raw = buffers.aligned(chunk.raw as usize);
+        if read_direct(path, &mut raw, *start).is_err() || !chunk.is(&raw) {
             return Ok(());
         }
         let uses = self.lacking(index, fillings);

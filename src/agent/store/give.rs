@@ -1,13 +1,11 @@
 //! Chunks go out: what is in place here is encoded again, for nodes that lack it when the media are
 //! gone.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use super::Store;
 use crate::bundle::codec::Encoder;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
+use crate::fs::read_direct;
 
 impl Store {
     /// The stored bytes of a chunk, made from the file that is in place. They have the chunk's
@@ -21,9 +19,8 @@ impl Store {
         };
         let target = &self.targets.list[place.target];
         let (start, _) = target.span(place.position);
-        let mut raw = vec![0; chunk.raw as usize];
-        File::open(&target.published)
-            .and_then(|file| file.read_exact_at(&mut raw, start))
+        let mut raw = self.buffers.aligned(chunk.raw as usize);
+        read_direct(&target.published, &mut raw, start)
             .map_err(Error::io("read", &target.published))?;
         if !chunk.is(&raw) {
             return Err(Error::Damaged(format!(

@@ -14,9 +14,11 @@ use super::state::{Stamp, State};
 use super::targets::{Target, Use};
 use super::{Store, parallel};
 use crate::agent::child::lock;
+use crate::bundle::on_disk::has_chunk;
 use crate::bundle::ranges::ranges;
 use crate::digest::Blake3;
 use crate::error::{Error, Result};
+use crate::parallel::Buffers;
 
 /// Where a target's content can come from without the network.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,6 +118,7 @@ impl Store {
             return Ok((vec![false; skip.len()], None));
         };
         let metadata = file.metadata().map_err(fail)?;
+        let buffers = Buffers::default();
         let mut have = Vec::with_capacity(skip.len());
         for (position, chunk) in self.manifest.chunks_of(&target.entry).enumerate() {
             let (start, length) = target.span(position);
@@ -123,8 +126,7 @@ impl Store {
                 && !skip[position]
                 && start + length <= metadata.len()
                 && has_data(&mut file, start, length);
-            let is_it = || Ok(Blake3::of_range(&file, start, length)? == chunk.blake3);
-            have.push(readable && is_it().map_err(fail)?);
+            have.push(readable && has_chunk(path, start, chunk, &buffers).map_err(fail)?);
         }
         let whole = metadata.is_file()
             && metadata.len() == target.entry.size
