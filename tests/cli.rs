@@ -4,7 +4,8 @@
 #![cfg(test)]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,6 +26,11 @@ struct Case {
     /// Files in the current directory, and what they hold.
     #[serde(default)]
     files: BTreeMap<String, String>,
+    /// Files that are one hole, and their bytes.
+    #[serde(default)]
+    holes: BTreeMap<String, u64>,
+    /// A file that somebody else has locked.
+    locked: Option<String>,
     /// The exit code.
     code: i32,
     /// What standard output must hold.
@@ -37,10 +43,20 @@ struct Case {
 
 fn run(case: &Case) {
     let dir = tempfile::tempdir().unwrap();
-    for (name, content) in &case.files {
+    let create = |name: &str| {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
+        File::create(path).unwrap()
+    };
+    for (name, content) in &case.files {
+        create(name).write_all(content.as_bytes()).unwrap();
+    }
+    for (name, len) in &case.holes {
+        create(name).set_len(*len).unwrap();
+    }
+    let locked = case.locked.as_deref().map(create);
+    if let Some(file) = &locked {
+        file.lock().unwrap();
     }
     let output = Command::new(env!("CARGO_BIN_EXE_bundle"))
         .args(case.run.split_whitespace())

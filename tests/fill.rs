@@ -10,8 +10,10 @@ mod weights;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bundle::bundle::media::Media;
+use bundle::verify::{bytes_at_hand, verify};
 use bundles::Content;
 use weights::{Random, bf16, weights};
 
@@ -115,6 +117,26 @@ fn a_fill_volume_makes_up_for_a_flipped_bit_and_a_missing_volume() {
     let (code, text) = work.run("extract far.bundle -C out");
     assert_eq!(code, 0, "{text}");
     work.check("out/model");
+}
+
+#[test]
+fn progress_counts_the_blobs_of_fill_volumes() {
+    let work = Work::new();
+    let far = [work.path("far.bundle")];
+    let before = bytes_at_hand(&Media::open(&far).unwrap());
+    let fill = fs::read(work.fill()).unwrap();
+    work.carry(&fill);
+    let media = Media::open(&far).unwrap();
+    let total = bytes_at_hand(&media);
+    // Two blobs, of which headers and padding are not counted.
+    let blobs = total - before;
+    assert!((fill.len() as u64 - 4096..fill.len() as u64).contains(&blobs));
+    let last = AtomicU64::new(0);
+    verify(&media, 2, &|done| {
+        last.fetch_max(done, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!(last.into_inner(), total);
 }
 
 #[test]

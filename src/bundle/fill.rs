@@ -36,9 +36,10 @@ impl Fill {
         name.to_string_lossy().into_owned()
     }
 
-    /// The blobs that it names; they may be damaged.
-    pub fn blobs(&self) -> impl Iterator<Item = Sha256> {
-        self.blobs.keys().copied()
+    /// The blobs that it names, and their bytes; they may be damaged.
+    pub fn blobs(&self) -> impl Iterator<Item = (Sha256, u64)> {
+        let blobs = self.blobs.iter();
+        blobs.map(|(blob, entry)| (*blob, u64::from(entry.len)))
     }
 
     /// Why a part of it is ignored.

@@ -6,7 +6,6 @@ use super::report::{FillReport, State, VolumeReport};
 use crate::bundle::fill::Fill;
 use crate::bundle::manifest::Chunk;
 use crate::bundle::media::Media;
-use crate::digest::Sha256;
 
 /// What the fill volumes have.
 pub struct Filled {
@@ -18,8 +17,22 @@ pub struct Filled {
     pub lacking: Vec<u32>,
 }
 
+/// Bytes that [`check`] reads.
+pub fn bytes(media: &Media) -> u64 {
+    let blobs = media.fills().iter().flat_map(Fill::blobs);
+    blobs.map(|(_, len)| len).sum()
+}
+
 /// Reads every blob of the fill volumes; `damaged` are chunks whose bytes in the volumes are wrong.
-pub fn check(media: &Media, damaged: &HashSet<u32>) -> Filled {
+/// `done` is told how many bytes were read so far.
+pub fn check(media: &Media, damaged: &HashSet<u32>, done: &dyn Fn(u64)) -> Filled {
+    let mut read = 0;
+    let mut progress = |len| {
+        read += len;
+        done(read);
+    };
+    let fills = media.fills().iter();
+    let reports = fills.map(|fill| report(fill, &mut progress)).collect();
     let chunks = (0..).zip(&media.manifest().chunks);
     let lost = chunks.filter(|(index, chunk)| {
         let absent = !chunk.is_in_base() && media.volume_path(chunk.volume).is_none();
@@ -29,20 +42,25 @@ pub fn check(media: &Media, damaged: &HashSet<u32>) -> Filled {
     let (made_up, lacking): (Vec<_>, Vec<_>) = lost.partition(|(_, chunk)| intact(chunk));
     let indices = |chunks: Vec<(u32, &Chunk)>| chunks.into_iter().map(|(index, _)| index).collect();
     Filled {
-        reports: media.fills().iter().map(report).collect(),
+        reports,
         made_up: indices(made_up),
         lacking: indices(lacking),
     }
 }
 
-fn report(fill: &Fill) -> FillReport {
-    let (intact, damaged): (Vec<Sha256>, Vec<_>) = fill.blobs().partition(|blob| fill.has(*blob));
-    let damaged = damaged
-        .first()
-        .map(|blob| format!("chunk {blob} does not have its SHA-256"));
+fn report(fill: &Fill, read: &mut dyn FnMut(u64)) -> FillReport {
+    let (mut intact, mut damaged) = (0, None);
+    for (blob, len) in fill.blobs() {
+        if fill.has(blob) {
+            intact += 1;
+        } else {
+            damaged.get_or_insert_with(|| format!("chunk {blob} does not have its SHA-256"));
+        }
+        read(len);
+    }
     FillReport {
         name: fill.name(),
-        blobs: intact.len(),
+        blobs: intact,
         fault: fill.fault().map(str::to_owned).or(damaged),
     }
 }

@@ -33,6 +33,7 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
     let found = scan::scan(media, threads, done)?;
     let before = volume_bytes(media);
     let recovery = recovery::check(media, &found, threads, &|read| done(before + read))?;
+    let before = before + recovery_bytes(media);
     let damaged = found.iter().filter_map(|finding| finding.chunk);
     let owners = Owners::of(manifest, damaged);
     let mut volumes: Vec<VolumeReport> = (1..)
@@ -61,7 +62,7 @@ pub fn verify(media: &Media, threads: usize, done: &(dyn Fn(u64) + Sync)) -> Res
         });
     }
     let damaged: HashSet<u32> = found.iter().filter_map(|finding| finding.chunk).collect();
-    let filled = fills::check(media, &damaged);
+    let filled = fills::check(media, &damaged, &|read| done(before + read));
     fills::mark(media, &filled, &mut volumes);
     let lacking: HashSet<u32> = filled.lacking.iter().copied().collect();
     Ok(Report {
@@ -88,12 +89,16 @@ fn base(media: &Media) -> Option<BaseReport> {
     })
 }
 
-/// Bytes of the volumes that are at hand, recovery volumes too.
+/// Bytes of the volumes that are at hand, recovery volumes too, and of the blobs of fill volumes.
 #[must_use]
 pub fn bytes_at_hand(media: &Media) -> u64 {
+    volume_bytes(media) + recovery_bytes(media) + fills::bytes(media)
+}
+
+fn recovery_bytes(media: &Media) -> u64 {
     let recovery = media.manifest().recovery_volumes().iter().enumerate();
     let at_hand = recovery.filter(|(index, _)| media.recovery_path(*index).is_some());
-    volume_bytes(media) + at_hand.map(|(_, volume)| volume.size).sum::<u64>()
+    at_hand.map(|(_, volume)| volume.size).sum()
 }
 
 fn volume_bytes(media: &Media) -> u64 {
