@@ -4,6 +4,8 @@
 
 #[path = "support/bundles.rs"]
 mod bundles;
+#[path = "support/three_volumes.rs"]
+mod three_volumes;
 #[path = "support/weights.rs"]
 mod weights;
 
@@ -15,26 +17,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bundle::bundle::media::Media;
 use bundle::verify::{bytes_at_hand, verify};
 use bundles::Content;
-use weights::{Random, bf16, weights};
+use three_volumes::three_volumes;
 
 const BUNDLE: &str = env!("CARGO_BIN_EXE_bundle");
 
-/// Four volumes here, and a copy that lost one and has a flipped bit in another.
+/// Three volumes here, and a copy that lost one and has a flipped bit in another.
 struct Work(tempfile::TempDir);
 
 impl Work {
     fn new() -> Self {
         let work = Self(tempfile::tempdir().unwrap());
         let near = work.path("near.bundle");
-        Content {
-            volume_size: 1 << 20,
-            ..Content::model([
-                ("a.safetensors", bf16(&weights(1, 400_000))),
-                ("b.bin", Random(2).bytes(800_000)),
-                ("c.bin", Random(3).bytes(700_001)),
-            ])
-        }
-        .write(&near);
+        three_volumes().write(&near);
         fs::create_dir(work.path("far.bundle")).unwrap();
         for entry in fs::read_dir(&near).unwrap() {
             let entry = entry.unwrap();

@@ -4,6 +4,8 @@
 
 #[path = "../support/bundles.rs"]
 mod bundles;
+#[path = "../support/three_volumes.rs"]
+mod three_volumes;
 #[path = "../support/weights.rs"]
 mod weights;
 

@@ -7,19 +7,7 @@ use bundle::bundle::codec::Decoder;
 use bundle::bundle::media::Media;
 
 use crate::bundles::Content;
-use crate::weights::{Random, bf16, weights};
-
-/// A model whose three chunks stand in three volumes.
-fn three_volumes() -> Content {
-    Content {
-        volume_size: 1 << 20,
-        ..Content::model([
-            ("a.safetensors", bf16(&weights(1, 400_000))),
-            ("b.bin", Random(2).bytes(800_000)),
-            ("c.bin", Random(3).bytes(700_001)),
-        ])
-    }
-}
+use crate::three_volumes::three_volumes;
 
 fn open(dirs: &[&Path]) -> bundle::error::Result<Media> {
     let dirs: Vec<PathBuf> = dirs.iter().map(|dir| (*dir).to_owned()).collect();

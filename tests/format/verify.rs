@@ -11,21 +11,15 @@ use bundle::bundle::media::Media;
 use bundle::verify::{Report, State, bytes_at_hand, verify};
 
 use crate::bundles::Content;
-use crate::weights::{Random, bf16, weights};
+use crate::three_volumes::three_volumes;
+use crate::weights::Random;
 
 /// An image in one volume and a model in three.
 fn bundle(dir: &Path) -> Manifest {
-    Content {
-        volume_size: 1 << 20,
-        image: vec![b"{}".to_vec(), Random(9).bytes(600_000)],
-        ..Content::model([
-            ("a.safetensors", bf16(&weights(1, 400_000))),
-            ("b.bin", Random(2).bytes(800_000)),
-            ("c.bin", Random(3).bytes(700_001)),
-            ("empty", vec![]),
-        ])
-    }
-    .write(dir)
+    let mut content = three_volumes();
+    content.image = vec![b"{}".to_vec(), Random(9).bytes(600_000)];
+    content.model.push(("empty".into(), vec![]));
+    content.write(dir)
 }
 
 fn report(dir: &Path) -> Report {
