@@ -84,9 +84,8 @@ pub fn copy_executable(out: &Path) -> Result<Sha256> {
     let mut file = tempfile::NamedTempFile::new_in(out).map_err(fail)?;
     io::copy(&mut source, &mut file).map_err(fail)?;
     let handle = file.as_file_mut();
-    handle
-        .set_permissions(Permissions::from_mode(0o755))
-        .map_err(fail)?;
+    // Filesystems of media often know no modes, and some call that an error.
+    let _ = handle.set_permissions(Permissions::from_mode(0o755));
     handle.sync_all().map_err(fail)?;
     handle.rewind().map_err(fail)?;
     let (sha256, _) = sha256_of_reader(handle).map_err(fail)?;
