@@ -253,6 +253,28 @@ fn a_limit_on_the_size_of_files_is_told_before_the_system_kills() {
     assert!(said.contains("ulimit -f unlimited"), "{said}");
 }
 
+/// Stands for FAT32, which not every kernel knows: with blocks of 1 KiB, ext2 takes files of 16 GiB.
+#[test]
+#[ignore = "needs root"]
+fn volumes_that_the_filesystem_cannot_take_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let sh = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]).current_dir(dir.path());
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    sh("truncate -s 64M image; mkfs.ext2 -q -b 1024 image; mkdir mnt; mount -o loop image mnt");
+    let mut command = Command::new(BUNDLE);
+    command.args("pack --model-dir model --volume-size 20G -o mnt/out".split(' '));
+    let output = command.current_dir(dir.path()).output().unwrap();
+    sh("umount mnt");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let expected = "files in mnt/out cannot have 20000000000 bytes (FAT32 takes less than 4 GiB)";
+    assert!(said.contains(expected), "{said}");
+}
+
 /// Packs a model of this shape for a target; status and what was said.
 fn pack_for(target: &str) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();
