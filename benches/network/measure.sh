@@ -48,7 +48,8 @@ on_origin() {
 
 since() { echo "$(date +%s.%N) - $1" | bc; }
 
-install() { on_origin "$BUNDLE install $1.bundle --no-start $ARGS"; }
+# Keeps what the origin used, see `times` of bash.
+install() { on_origin "$BUNDLE install $1.bundle --no-start $ARGS && times >'$WORK/origin'"; }
 
 # Likewise; keeps what the agent of node $2 used, 10 times a second: ticks of user and system time, KiB at most.
 install_watched() {
@@ -72,6 +73,15 @@ describe_agent() {
             printf "    the agent %s: %.2f s user and %.2f s system per GB, %d MiB at most\n",
                 who, user / hz * 1000 / mb, sys / hz * 1000 / mb, top / 1024
         }' "$WORK/agent"
+}
+
+# The second line of `times` is about the children of the shell: 1m2.345s 0m0.678s.
+describe_origin() {
+    awk -F '[ms ]+' -v mb="$MB" '
+        NR == 2 {
+            user = $1 * 60 + $2; sys = $3 * 60 + $4
+            printf "    the origin: %.2f s user and %.2f s system per GB\n", user * 1000 / mb, sys * 1000 / mb
+        }' "$WORK/origin"
 }
 
 # Seconds until an install says $2; it is broken off then.
