@@ -1,6 +1,7 @@
 //! The sending side of a hop: passes bytes on to the next node while they arrive, and never lets
 //! a dead neighbour hold up the rest for long.
 
+use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -9,8 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::frame::Frame;
-use super::records::Sending;
-use super::tls::Identity;
+use super::tls::{Identity, Sending};
 use super::{Listener, Neighbour, RelayEvent};
 use crate::error::{Error, Result};
 use crate::parallel::{Buffer, Buffers};
@@ -228,6 +228,12 @@ impl Sender {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        if let Some((_, stream)) = &mut self.stream {
+            stream.conn.send_close_notify();
+            // The round is over for us; a neighbour that is gone by now heard its end or will be
+            // missed by the origin.
+            let _ = stream.flush();
+        }
         self.close();
     }
 
@@ -269,6 +275,9 @@ impl Sender {
         self.follow_wish();
         self.send(&frame.to_bytes());
         self.send_kept(0);
+        if frame == Frame::End {
+            self.flush();
+        }
     }
 
     /// Sends the pieces at hand from this one on.
@@ -323,7 +332,16 @@ impl Sender {
 
     fn send(&mut self, bytes: &[u8]) {
         if let Some((address, stream)) = &mut self.stream
-            && let Err(error) = stream.send(bytes)
+            && let Err(error) = stream.write_all(bytes)
+        {
+            let address = *address;
+            self.fail(address, &error.to_string());
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some((address, stream)) = &mut self.stream
+            && let Err(error) = stream.flush()
         {
             let address = *address;
             self.fail(address, &error.to_string());
@@ -333,7 +351,8 @@ impl Sender {
     /// Closes the connection now: the handle in [`Wish`] would keep it open.
     fn close(&mut self) {
         if let Some((_, stream)) = self.stream.take() {
-            stream.close();
+            // It may be closed already.
+            let _ = stream.sock.shutdown(Shutdown::Both);
         }
     }
 

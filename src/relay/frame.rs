@@ -4,7 +4,7 @@
 //! kind u32 | chunk u32 | length u32     big-endian; kind 1: a chunk follows, 2: end of the round
 //! ```
 
-use std::io;
+use std::io::{self, Read};
 
 use crate::bundle::manifest::Chunk;
 use crate::error::{Error, Result};
@@ -44,9 +44,22 @@ impl Frame {
         bytes
     }
 
-    /// Reads a header. A chunk that is not in the manifest, or of another length, is refused: it
-    /// would be memory for nothing.
-    pub fn parse(bytes: [u8; HEADER], chunks: &[Chunk]) -> Result<Self> {
+    /// Reads a header; `None` where the stream ends between two frames. A chunk that is not in
+    /// the manifest, or of another length, is refused: it would be memory for nothing.
+    pub fn read(stream: &mut impl Read, chunks: &[Chunk]) -> Result<Option<Self>> {
+        let mut bytes = [0; HEADER];
+        match stream.read(&mut bytes[..1]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(cause) => return Err(broken(&cause)),
+        }
+        stream
+            .read_exact(&mut bytes[1..])
+            .map_err(|cause| broken(&cause))?;
+        Self::parse(bytes, chunks).map(Some)
+    }
+
+    fn parse(bytes: [u8; HEADER], chunks: &[Chunk]) -> Result<Self> {
         let word = |at: usize| {
             bytes[at..]
                 .iter()
@@ -92,8 +105,10 @@ mod tests {
             },
         ] {
             let bytes = frame.to_bytes();
-            assert_eq!(Frame::parse(bytes, &chunks).unwrap(), frame);
+            assert_eq!(Frame::read(&mut &bytes[..], &chunks).unwrap(), Some(frame));
+            assert!(Frame::read(&mut &bytes[..7], &chunks).is_err());
         }
+        assert_eq!(Frame::read(&mut &[][..], &chunks).unwrap(), None);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //! keeps what it can check.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::forward::{Forward, Switch};
-use super::frame::{Frame, HEADER, broken};
+use super::frame::{Frame, broken};
 use super::keeper::Keeper;
-use super::records::{RECORD, Receiving};
-use super::tls::Identity;
+use super::tls::{Identity, Receiving};
 use super::{Listener, PIECE, RelayEvent, Store};
 use crate::bundle::manifest::Chunk;
 use crate::digest::Sha256;
@@ -26,7 +25,8 @@ const REPORT: Duration = Duration::from_millis(250);
 /// and more often while only a trickle comes: whoever holds up the others is found by it.
 const REPORT_TRICKLE: Duration = Duration::from_millis(100);
 
-/// How long a record takes to come in a trickle.
+/// Bytes that are looked at for that, and how long they take to come in a trickle.
+const PART: usize = 64 << 10;
 const TRICKLE: Duration = Duration::from_millis(30);
 
 /// How often waiting threads look whether they should end.
@@ -301,12 +301,8 @@ impl Intake {
 
     /// Takes frames until the stream ends.
     fn take_all(&mut self, stream: &mut Receiving) -> Result<()> {
-        let mut header = [0; HEADER];
-        while stream
-            .receive(&mut header)
-            .map_err(|cause| broken(&cause))?
-        {
-            match Frame::parse(header, &self.chunks)? {
+        while let Some(frame) = Frame::read(stream, &self.chunks)? {
+            match frame {
                 Frame::Chunk { index, length } => self.take_chunk(stream, index, length)?,
                 Frame::End => {
                     self.forward.frame(Frame::End);
@@ -339,12 +335,10 @@ impl Intake {
     }
 
     fn read_piece(&mut self, stream: &mut Receiving, piece: &mut [u8]) -> io::Result<()> {
-        for record in piece.chunks_mut(RECORD) {
+        for part in piece.chunks_mut(PART) {
             let began = Instant::now();
-            if !stream.receive(record)? {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            self.received += record.len() as u64;
+            stream.read_exact(part)?;
+            self.received += part.len() as u64;
             let due = if began.elapsed() >= TRICKLE {
                 REPORT_TRICKLE
             } else {

@@ -17,7 +17,6 @@ pub mod forward;
 pub mod frame;
 pub mod hop;
 mod keeper;
-pub mod records;
 pub mod tls;
 
 pub use feed::feed;

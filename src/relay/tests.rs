@@ -280,7 +280,7 @@ fn strangers_change_nothing() {
     let stranger = Identity::generate().unwrap();
     let pin = chain.nodes[1].neighbour.fingerprint;
     if let Ok(mut stream) = stranger.connect(TcpStream::connect(port).unwrap(), pin) {
-        let _ = stream.send(&frame::Frame::End.to_bytes());
+        let _ = stream.write_all(&frame::Frame::End.to_bytes());
     }
     chain.feed(chain.all());
     assert!(matches!(

@@ -1,7 +1,6 @@
 //! TLS between nodes: a fresh self-signed certificate per run, and both sides pin the other's by
 //! its SHA-256, which the origin carried over SSH. Names, authorities and dates mean nothing here.
 
-use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -14,13 +13,14 @@ use rustls::{
     ServerConfig, ServerConnection, SignatureScheme, StreamOwned,
 };
 
-use super::records::{Receiving, Sending};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 
-/// What the side that answers sends once it knows the other: nothing but the handshake may come
-/// before it, as all that comes belongs to TLS until then.
-const WELCOME: &[u8] = b"welcome";
+/// The sending end of a pinned connection.
+pub type Sending = StreamOwned<ClientConnection, TcpStream>;
+
+/// The receiving end of a pinned connection.
+pub type Receiving = StreamOwned<ServerConnection, TcpStream>;
 
 /// A certificate and its key, made for one run and never stored.
 pub struct Identity {
@@ -59,9 +59,13 @@ impl Identity {
         let connection =
             ClientConnection::new(Arc::new(config), name).map_err(|error| failed(&error))?;
         let mut stream = StreamOwned::new(connection, tcp);
-        greeted(&mut stream).map_err(|error| failed(&error))?;
-        let (tls, tcp) = stream.into_parts();
-        Sending::new(tls.into(), tcp).map_err(|error| failed(&error))
+        while stream.conn.is_handshaking() {
+            stream
+                .conn
+                .complete_io(&mut stream.sock)
+                .map_err(|error| failed(&error))?;
+        }
+        Ok(stream)
     }
 
     /// Answers on `tcp` to whoever has one of these fingerprints.
@@ -72,29 +76,18 @@ impl Identity {
             .with_client_cert_verifier(Arc::new(Pins::new(peers.to_vec())))
             .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
             .map_err(|error| failed(&error))?;
-        // Nobody comes back with a ticket, and behind the welcome nothing may follow.
+        // The sender never reads: tickets would stay in its buffer and turn its close into a reset.
         config.send_tls13_tickets = 0;
         let connection = ServerConnection::new(Arc::new(config)).map_err(|error| failed(&error))?;
         let mut stream = StreamOwned::new(connection, tcp);
-        greet(&mut stream).map_err(|error| failed(&error))?;
-        let (tls, tcp) = stream.into_parts();
-        Receiving::new(tls.into(), tcp).map_err(|error| failed(&error))
+        while stream.conn.is_handshaking() {
+            stream
+                .conn
+                .complete_io(&mut stream.sock)
+                .map_err(|error| failed(&error))?;
+        }
+        Ok(stream)
     }
-}
-
-/// Waits until the other side has said that it knows this one.
-fn greeted(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> io::Result<()> {
-    let mut welcome = [0; WELCOME.len()];
-    stream.read_exact(&mut welcome)
-}
-
-/// Ends the handshake of the side that answers.
-fn greet(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> {
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock)?;
-    }
-    stream.write_all(WELCOME)?;
-    stream.flush()
 }
 
 fn failed(error: &impl std::fmt::Display) -> Error {
@@ -223,31 +216,36 @@ impl ClientCertVerifier for Pins {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::thread;
 
     use super::*;
 
-    /// What the acceptor received, given whom each side pins.
+    /// What the acceptor read, given whom each side pins.
     fn exchange(
         client: &Identity,
         server: &Identity,
         client_pins: Sha256,
         server_pins: &[Sha256],
-    ) -> Result<(bool, [u8; 5])> {
+    ) -> Result<String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let tcp = TcpStream::connect(address).unwrap();
                 if let Ok(mut stream) = client.connect(tcp, client_pins) {
-                    let _ = stream.send(b"hello");
+                    let _ = stream.write_all(b"hello");
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
                 }
             });
             let mut stream = server.accept(listener.accept().unwrap().0, server_pins)?;
-            let mut text = *b".....";
-            let came = stream.receive(&mut text).map_err(|error| failed(&error))?;
-            Ok((came, text))
+            let mut text = String::new();
+            stream
+                .read_to_string(&mut text)
+                .map_err(|error| failed(&error))?;
+            Ok(text)
         })
     }
 
@@ -255,10 +253,7 @@ mod tests {
     fn only_pinned_peers_talk() {
         let [alice, bob, eve] = [(); 3].map(|()| Identity::generate().unwrap());
         let (a, b, e) = (alice.fingerprint(), bob.fingerprint(), eve.fingerprint());
-        assert_eq!(
-            exchange(&alice, &bob, b, &[e, a]).unwrap(),
-            (true, *b"hello")
-        );
+        assert_eq!(exchange(&alice, &bob, b, &[e, a]).unwrap(), "hello");
         assert!(exchange(&eve, &bob, b, &[a]).is_err());
         assert!(exchange(&alice, &eve, b, &[a]).is_err());
         assert!(exchange(&alice, &bob, b, &[]).is_err());
