@@ -89,13 +89,14 @@ install_until() {
     local start
     start=$(date +%s.%N)
     $BED exec origin bash -c "cd '$WORK' && exec $BUNDLE install $1.bundle --no-start $ARGS" >"$WORK/log" 2>&1 &
-    until grep -q "$2" "$WORK/log"; do
-        kill -0 $! || { cat "$WORK/log" >&2; exit 1; }
+    until grep -q "$2" "$WORK/log" || ! kill -0 $! 2>/dev/null; do
         sleep 0.05
     done
+    grep -q "$2" "$WORK/log" || { cat "$WORK/log" >&2; exit 1; }
     since "$start"
-    kill -INT $!
+    # It may be done by now.
+    kill -INT $! 2>/dev/null || true
     wait $! || true
 }
 
-row() { printf '%-44s %7.1f s   %5.2f x one scp\n' "$1" "$2" "$(echo "scale=4; $2 / $ONE" | bc)"; }
+row() { printf '%-44s %7.2f s   %5.2f x one scp\n' "$1" "$2" "$(echo "scale=4; $2 / $ONE" | bc)"; }
