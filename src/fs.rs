@@ -1,7 +1,8 @@
 //! Small filesystem pieces: atomic files, durable directories, free space, locks.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -31,44 +32,51 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes to a file at an offset, past the page cache where that is possible: a copy of everything
 /// there costs more time than hashing it, and what is written is not read again soon.
 pub fn write_direct(path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let pages = bytes.len() - bytes.len() % PAGE;
-    let mut options = File::options();
-    options.write(true);
-    let direct = (options.clone())
-        .custom_flags(OFlags::DIRECT.bits().cast_signed())
-        .open(path)
-        .and_then(|file| file.write_all_at(&bytes[..pages], offset));
-    // Filesystems in memory, in user space or with larger pages refuse this in words of their own;
-    // what is really wrong comes up again.
-    let written = match direct {
-        Ok(()) if pages == bytes.len() => return Ok(()),
-        Ok(()) => pages,
-        Err(_) => 0,
-    };
-    options
-        .open(path)?
-        .write_all_at(&bytes[written..], offset + written as u64)
+    past_cache(
+        path,
+        File::options().write(true),
+        bytes.len(),
+        |file, part| {
+            let at = offset + part.start as u64;
+            file.write_all_at(&bytes[part], at)
+        },
+    )
 }
 
 /// Fills memory from a file at an offset, past the page cache where that is possible: what is read
 /// once to be hashed shall not push out what others need, and is what the disk holds.
 pub fn read_direct(path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    let pages = bytes.len() - bytes.len() % PAGE;
-    let mut options = File::options();
-    options.read(true);
+    past_cache(
+        path,
+        File::options().read(true),
+        bytes.len(),
+        |file, part| {
+            let at = offset + part.start as u64;
+            file.read_exact_at(&mut bytes[part], at)
+        },
+    )
+}
+
+/// Moves the whole pages of so many bytes past the page cache, and the rest through it.
+fn past_cache(
+    path: &Path,
+    options: &OpenOptions,
+    len: usize,
+    mut move_part: impl FnMut(&File, Range<usize>) -> io::Result<()>,
+) -> io::Result<()> {
+    let pages = len - len % PAGE;
     let direct = (options.clone())
         .custom_flags(OFlags::DIRECT.bits().cast_signed())
         .open(path)
-        .and_then(|file| file.read_exact_at(&mut bytes[..pages], offset));
-    // As above.
-    let read = match direct {
-        Ok(()) if pages == bytes.len() => return Ok(()),
+        .and_then(|file| move_part(&file, 0..pages));
+    // Filesystems in memory, in user space or with larger pages refuse this in words of their own;
+    // what is really wrong comes up again.
+    let done = match direct {
+        Ok(()) if pages == len => return Ok(()),
         Ok(()) => pages,
         Err(_) => 0,
     };
-    options
-        .open(path)?
-        .read_exact_at(&mut bytes[read..], offset + read as u64)
+    move_part(&options.open(path)?, done..len)
 }
 
 /// Makes renames and new names inside a directory survive a power loss.
